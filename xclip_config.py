@@ -1,0 +1,24 @@
+"""Values of the next run. Every key, with its unit and reason: python run_zeroshot.py --help."""
+
+from xclip_module.config import Config, DataConfig, EvalConfig, ModelConfig, RunConfig
+
+CONFIG = Config(
+    run=RunConfig(
+        root="runs",  # all results, one folder a run
+        name="",  # empty = script, data set and UTC time
+        precision="auto",  # fp16 on CUDA
+    ),
+    data=DataConfig(
+        name="demo",  # demo | cholec80 | moments
+        root="",  # empty = data/<name>; for Cholec80 the folder that holds videos/ and phase_annotations/
+        clip_seconds=0,  # 0 = the data set's own
+        frames_per_clip=0,  # 0 = what the checkpoint takes
+        stride_seconds=0,  # 0 = the data set's own
+    ),
+    model=ModelConfig(
+        weights="untrained:data/demo/model",  # e.g. openai/clip-vit-base-patch32, microsoft/xclip-base-patch32, a .pt
+    ),
+    eval=EvalConfig(
+        moments_per_query=10,  # ranked moments kept per video and query
+    ),
+)

@@ -1,0 +1,1 @@
+"""Language-guided temporal localisation in endoscopic surgery with video-text models."""

@@ -1,0 +1,64 @@
+"""Files that are whole or absent: written beside their place, synced, then renamed."""
+
+import contextlib
+import errno
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from xclip_module.errors import DiskError
+
+_DISK_ERRNOS = {
+    errno.ENOSPC: "no space left on the device",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "the file would be larger than the system allows",
+    errno.EROFS: "the file system is read-only",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "permission denied",
+}
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turns a full, read-only or forbidden disk into one `DiskError` that names the path; other errors pass."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _DISK_ERRNOS:
+            raise
+        raise DiskError(
+            "cannot write", path, _DISK_ERRNOS[error.errno], "free space, or name another place with --run.root=FOLDER"
+        ) from error
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes `content` to `path` so that a reader, or a kill at any moment, sees the old file or the new one.
+
+    Raises DiskError when the disk is full, over quota, read-only or forbidden; no temporary file is left behind.
+    """
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(name).chmod(0o644)
+            Path(name).replace(path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+
+
+def write_text(path: Path, content: str) -> None:
+    """Writes UTF-8 text atomically; see `write_bytes`."""
+    write_bytes(path, content.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes indented JSON atomically. NaN is refused (ValueError): JSON has no word for it, use None."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
