@@ -1,0 +1,357 @@
+import contextlib
+import json
+import logging
+import os
+import pickle
+import random
+import warnings
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from models_factory import TINY, clips, texts, tiny_hf_clip, tiny_ms_xclip, tiny_two_tower
+from safetensors.torch import save_file
+
+from xclip_module.errors import WeightsError
+from xclip_module.models import load_checkpoint, load_untrained, save_model
+from xclip_module.models.archive import read_script_archive
+from xclip_module.models.files import read_state
+from xclip_module.models.official import GRAINED, from_official, to_official
+from xclip_module.models.weights import _spec_from_json, spec_to_json
+
+GOLDEN = Path(__file__).parent / "golden" / "clip4clip"
+KINDS = [
+    {},
+    {"header": "transformer", "header_layers": 3},
+    {"header": "lstm"},
+    {"family": "clip4clip"},
+    {"family": "clip4clip", "header": "transformer", "header_layers": 2},
+    {"family": "clip4clip", "header": "lstm"},
+    {"family": "clip4clip", "header": "tight", "header_layers": 2},
+    {"patch_frames": 3},
+    {"words": 7, "frames": 9, "embed": 128},
+]
+
+
+@contextlib.contextmanager
+def ignored_warnings():
+    """Newer torch announces the end of TorchScript, older does not; OpenAI's files stay what they are."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@torch.no_grad()
+def scores(model):
+    ids, mask = texts(3, model.text_slots)
+    frames, frame_mask = clips(2, model.clip_frames or 5, is_ragged=model.family != "ms-xclip")
+    return model.similarity(model.encode_text(ids, mask), model.encode_video(frames, frame_mask))
+
+
+@pytest.fixture
+def official_file(tmp_path):
+    """A tiny official X-CLIP state dict on disk, after a change by the caller."""
+
+    def write(change=lambda state: None, name="pytorch_model.bin.4"):
+        state = {key: tensor.clone() for key, tensor in to_official(tiny_two_tower().state_dict()).items()}
+        change(state)
+        torch.save(state, tmp_path / name)
+        return tmp_path / name
+
+    return write
+
+
+@pytest.fixture
+def openai_archive(tmp_path):
+    """A TorchScript archive with OpenAI's key names, nested modules and bookkeeping integers, in fp16."""
+    state = {k: torch.from_numpy(np.asarray(v)) for k, v in np.load(GOLDEN / "clip_A.npz").items()}
+    root = torch.nn.Module()
+    for name, tensor in state.items():
+        module, *rest = root, *name.split(".")
+        for part in rest[:-1]:
+            if part not in module._modules:
+                module.add_module(part, torch.nn.Module())
+            module = module._modules[part]
+        module.register_parameter(rest[-1], torch.nn.Parameter(tensor, requires_grad=False))
+    for name, number in (("input_resolution", 64), ("context_length", 77), ("vocab_size", 600)):
+        root.register_buffer(name, torch.tensor(number))
+    root.forward = lambda x: x
+    path = tmp_path / "ViT-tiny.pt"
+    with ignored_warnings():
+        torch.jit.save(torch.jit.trace(root, torch.zeros(1)), path)
+    return path, state
+
+
+@pytest.mark.parametrize("changes", KINDS, ids=str)
+def test_family_header_and_sizes_are_read_off_the_tensors(tmp_path, changes):
+    model = tiny_two_tower(**changes)
+    torch.save(to_official(model.state_dict()), tmp_path / "model.bin")
+    loaded = load_checkpoint(tmp_path / "model.bin")
+    expected = model.spec._replace(words=32, frames=12) if model.family == "clip4clip" else model.spec
+    assert loaded.spec == expected
+    assert not loaded.training
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor), name
+
+
+@pytest.mark.parametrize("changes", KINDS, ids=str)
+def test_names_go_both_ways(changes):
+    state = tiny_two_tower(**changes).state_dict()
+    back = from_official(to_official(state))
+    assert {k: v.shape for k, v in back.items()} == {k: v.shape for k, v in state.items()}
+    assert all(torch.equal(back[name], state[name]) for name in state)
+
+
+@pytest.mark.parametrize("name", ["model.bin", "model.pt", "model.safetensors", "model.pth"])
+@pytest.mark.parametrize("half", [False, True])
+def test_every_file_kind_and_precision_gives_the_same_model(tmp_path, name, half):
+    model = tiny_two_tower()
+    state = {key: t.half() if half else t.clone() for key, t in to_official(model.state_dict()).items()}
+    save_file({k: t.contiguous() for k, t in state.items()}, tmp_path / name) if "safe" in name else torch.save(
+        state, tmp_path / name
+    )
+    loaded = load_checkpoint(tmp_path / name)
+    assert loaded.logit_scale.dtype == torch.float32
+    torch.testing.assert_close(scores(loaded), scores(model), rtol=0, atol=0.05 if half else 0)
+
+
+def test_wrapped_and_distributed_state_dicts_are_unwrapped(official_file, tmp_path):
+    state = read_state(official_file())
+    torch.save({"epoch": 3, "state_dict": {f"module.{k}": v for k, v in state.items()}}, tmp_path / "wrapped.pt")
+    assert torch.equal(scores(load_checkpoint(tmp_path / "wrapped.pt")), scores(load_checkpoint(official_file())))
+
+
+def drop(state):
+    del state["clip.visual.ln_pre.bias"]
+
+
+def rename(state):
+    state["word_mat_wait"] = state.pop("word_mat_weight")
+
+
+def prefix(state):
+    for key in list(state):
+        state[f"model.{key}"] = state.pop(key)
+
+
+def reshape(state):
+    state["frame_mat_weight2"] = torch.eye(6)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (drop, r"does not fit.*missing \{clip.visual.ln_pre.bias\}"),
+        (rename, r"missing \{word_mat_weight\}; unexpected \{word_mat_wait\}"),
+        (prefix, r"missing \{clip.*found \d+ tensors such as"),
+        (reshape, r"mis-sized \{frame_mat_weight2 found \[6, 6\], expected \[5, 5\]\}"),
+    ],
+)
+def test_keys_that_do_not_fit_are_one_line_with_the_sets(official_file, change, message):
+    path = official_file(change)
+    with pytest.raises(WeightsError, match=message) as caught:
+        load_checkpoint(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == 4
+
+
+def test_a_checkpoint_with_its_own_header_refuses_another(official_file):
+    with pytest.raises(WeightsError, match="another header.*found mean, asked for lstm"):
+        load_checkpoint(official_file(), header="lstm")
+
+
+def test_masked_padding_is_an_option_that_the_results_name(official_file):
+    plain, masked = load_checkpoint(official_file()), load_checkpoint(official_file(), padding="masked")
+    assert "as released" in plain.protocol
+    assert "masked" in masked.protocol
+    assert (scores(plain) - scores(masked)).abs().max() > 1e-3
+
+
+def test_openai_archive_equals_what_torchscript_reads(openai_archive):
+    path, state = openai_archive
+    with ignored_warnings():
+        expected = torch.jit.load(path).state_dict()
+    ours = read_script_archive(path)
+    assert set(ours) == set(expected)
+    assert all(torch.equal(ours[name], expected[name]) and ours[name].dtype == expected[name].dtype for name in ours)
+
+
+def test_openai_archive_plain_file_and_hugging_face_folder_agree(openai_archive, tmp_path):
+    path, state = openai_archive
+    torch.save(state, tmp_path / "plain.pt")
+    ids, mask = texts(3, 12, vocabulary=600)
+    frames, frame_mask = clips(2, 12, side=64)
+    results = []
+    for source in (path, tmp_path / "plain.pt"):
+        model = load_checkpoint(source, max_words=12)
+        assert (model.family, model.spec.header, model.text_slots, model.clip_frames) == ("xclip", "mean", 12, 12)
+        with torch.no_grad():
+            results.append(model.similarity(model.encode_text(ids, mask), model.encode_video(frames, frame_mask)))
+    assert torch.equal(*results)
+
+
+def test_hugging_face_clip_gives_its_own_features(tmp_path):
+    reference = tiny_hf_clip()
+    reference.save_pretrained(tmp_path)
+    (ids, mask), (frames, frame_mask) = texts(3, 12), clips(2, 5)
+    model = load_checkpoint(tmp_path, max_words=12, max_frames=5)
+    with torch.no_grad():
+        text, video = model.encode_text(ids, mask), model.encode_video(frames, frame_mask)
+        sentence = reference.text_projection(reference.text_model(input_ids=ids)[1])
+        picture = reference.visual_projection(reference.vision_model(pixel_values=frames.flatten(0, 1))[1])
+    torch.testing.assert_close(text.pooled, sentence, rtol=0, atol=1e-5)
+    torch.testing.assert_close(video.tokens.flatten(0, 1), picture, rtol=0, atol=1e-5)
+    assert model.logit_scale == reference.logit_scale
+
+
+@pytest.mark.parametrize("make", [tiny_hf_clip, tiny_ms_xclip])
+@pytest.mark.parametrize("damage", ["missing", "all_prefixed", "reshaped"])
+def test_a_hugging_face_folder_that_does_not_fit_is_refused(tmp_path, make, damage):
+    model = make()
+    model.save_pretrained(tmp_path)
+    state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    if damage == "missing":
+        del state["visual_projection.weight"]
+    elif damage == "reshaped":
+        state["visual_projection.weight"] = torch.zeros(3, 3)
+    else:
+        state = {f"module.{name}": tensor for name, tensor in state.items()}
+    save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(WeightsError, match="visual_projection.weight" if damage != "all_prefixed" else "missing"):
+        load_checkpoint(tmp_path)
+
+
+def test_our_own_folder_comes_back_as_it_was(tmp_path):
+    model = tiny_two_tower(header="transformer", header_layers=2, masked=True, mean=(0.1, 0.2, 0.3))
+    save_model(model, tmp_path)
+    loaded = load_checkpoint(tmp_path)
+    assert loaded.spec == model.spec
+    assert torch.equal(scores(loaded), scores(model))
+
+
+def test_untrained_weights_depend_on_the_seed_only(tmp_path, caplog):
+    save_model(tiny_two_tower(), tmp_path)
+    torch.manual_seed(5)
+    before = torch.random.get_rng_state()
+    first = load_untrained(tmp_path, seed=1)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert torch.equal(scores(first), scores(load_untrained(tmp_path, seed=1)))
+    assert not torch.equal(scores(first), scores(load_untrained(tmp_path, seed=2)))
+    assert "expect chance" in caplog.text
+
+
+def test_modules_that_plain_clip_lacks_start_as_released_and_are_named(caplog):
+    golden = np.load(GOLDEN / "A_seqTransf_extra_state.npz")
+    path = GOLDEN.parent / "clip_A.pt"
+    state = {k: torch.from_numpy(np.asarray(v)) for k, v in np.load(GOLDEN / "clip_A.npz").items()}
+    try:
+        torch.save(state, path)
+        with caplog.at_level(logging.INFO):
+            model = load_checkpoint(path, header="transformer")
+    finally:
+        path.unlink()
+    ours = to_official(model.state_dict())
+    for name in golden.files:
+        np.testing.assert_array_equal(ours[name].numpy(), golden[name], err_msg=name)
+    for name in GRAINED:
+        assert torch.equal(ours[name], torch.eye(len(ours[name])))
+        assert name in caplog.text
+    # The text tower has two blocks; the third and fourth of the header are drawn.
+    third = ours["transformerClip.resblocks.2.mlp.c_fc.weight"]
+    assert third.std().item() == pytest.approx(0.02, rel=0.05)
+    joint = ours["transformerClip.resblocks.2.attn.in_proj_weight"]
+    assert joint.abs().max().item() == pytest.approx((6 / (4 * 64)) ** 0.5, rel=0.01)
+
+
+class Exploit:
+    def __reduce__(self):
+        return os.system, ("touch exploited",)
+
+
+@pytest.mark.parametrize("kind", ["torch", "raw_pickle", "script_archive"])
+def test_nothing_in_a_file_is_executed(tmp_path, monkeypatch, kind):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "evil.pt"
+    if kind == "torch":
+        torch.save({"clip.visual.proj": Exploit()}, path)
+    elif kind == "raw_pickle":
+        path.write_bytes(pickle.dumps(Exploit(), protocol=2))
+    else:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("evil/data.pkl", pickle.dumps(Exploit(), protocol=2))
+            archive.writestr("evil/code/__torch__.py", "")
+    with pytest.raises(WeightsError, match="unreadable checkpoint") as caught:
+        load_checkpoint(path)
+    assert not (tmp_path / "exploited").exists()
+    assert "weights_only" not in str(caught.value)
+
+
+def test_damaged_archives_are_refused_or_harmless(openai_archive, tmp_path):
+    """200 single flipped bits in an archive: an error, or the very tensors that were stored."""
+    path, _ = openai_archive
+    content, expected = path.read_bytes(), read_script_archive(path)
+    rng, damaged, refused = random.Random(0), tmp_path / "damaged.pt", 0
+    for _ in range(200):
+        flipped = bytearray(content)
+        place = rng.randrange(len(flipped))
+        flipped[place] ^= 1 << rng.randrange(8)
+        damaged.write_bytes(flipped)
+        try:
+            state = read_state(damaged)
+        except WeightsError:
+            refused += 1
+            continue
+        assert set(state) == set(expected)
+        assert all(torch.equal(state[name], expected[name].float()) for name in state)
+    assert refused > 50
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>not found</html>", b"PK\x03\x04" + b"x" * 100])
+@pytest.mark.parametrize("name", ["model.bin", "model.safetensors"])
+def test_files_that_are_no_weights_are_one_clear_line(tmp_path, content, name):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(WeightsError, match="unreadable checkpoint.*model") as caught:
+        load_checkpoint(tmp_path / name)
+    assert "\n" not in str(caught.value)
+
+
+def test_truncated_checkpoints_are_refused(official_file):
+    path = official_file()
+    content = path.read_bytes()
+    for share in (0.1, 0.5, 0.9, 0.999):
+        path.write_bytes(content[: int(len(content) * share)])
+        with pytest.raises(WeightsError):
+            load_checkpoint(path)
+
+
+def test_a_folder_without_config_is_refused_not_invented(tmp_path):
+    tiny_hf_clip().save_pretrained(tmp_path)
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(WeightsError, match="no config.json"):
+        load_checkpoint(tmp_path)
+
+
+def test_a_model_of_another_kind_is_refused_by_name(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(WeightsError, match="model_type 'bert'.*expected clip or xclip"):
+        load_checkpoint(tmp_path)
+
+
+def test_a_hub_name_offline_fails_at_once_and_says_what_to_fetch(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(WeightsError, match=r"not on this machine.*openai/clip-vit-base-patch32.*hf download") as caught:
+        load_checkpoint("openai/clip-vit-base-patch32")
+    assert "--model.weights=weights/clip-vit-base-patch32" in str(caught.value)
+
+
+def test_a_path_that_does_not_exist_is_not_taken_for_a_hub_name():
+    with pytest.raises(WeightsError, match="no such checkpoint"):
+        load_checkpoint("weights/missing.pt")
+
+
+def test_spec_survives_json():
+    assert _spec_from_json(json.loads(json.dumps(spec_to_json(TINY))), "x") == TINY

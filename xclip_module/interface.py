@@ -1,0 +1,64 @@
+"""The words that models and everything else exchange.
+
+B batch, L tokens, D embedding width, T frames of a clip, N frames, W word slots, H picture side.
+"""
+
+from typing import NamedTuple, Protocol
+
+from torch import Tensor
+
+
+class Embeddings(NamedTuple):
+    """One side of a comparison: texts or clips.
+
+    pooled: [B, D] coarse: the sentence, the video.
+    tokens: [B, L, D] fine: words, frames or patches.
+    mask: [B, L] bool, True where a token is real.
+    """
+
+    pooled: Tensor
+    tokens: Tensor
+    mask: Tensor
+
+
+class Picture(NamedTuple):
+    """What the vision tower wants to see: side in pixels, mean and standard deviation of RGB in 0..1."""
+
+    size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+class VideoTextModel(Protocol):
+    """What every family offers; all results are float32."""
+
+    family: str
+    picture: Picture
+    clip_frames: int  # frames of one clip that the checkpoint takes, 0 = any number
+    text_slots: int  # word slots W of `encode_text`
+    reuses_frames: bool  # True: a clip is a function of separately encoded frames
+
+    @property
+    def protocol(self) -> str:
+        """One line for the results: which arithmetic."""
+        ...
+
+    def encode_text(self, input_ids: Tensor, mask: Tensor) -> Embeddings:
+        """Texts from token ids [B, W] int64 and mask [B, W]."""
+        ...
+
+    def encode_video(self, frames: Tensor, mask: Tensor) -> Embeddings:
+        """Clips from normalised pixels [B, T, 3, H, H] and mask [B, T]."""
+        ...
+
+    def encode_frames(self, frames: Tensor) -> Tensor:
+        """Frame features [N, D] of normalised pixels [N, 3, H, H]; only where `reuses_frames`."""
+        ...
+
+    def embed_clips(self, features: Tensor, mask: Tensor) -> Embeddings:
+        """Clips from frame features [B, T, D] and mask [B, T]; only where `reuses_frames`."""
+        ...
+
+    def similarity(self, text: Embeddings, video: Embeddings) -> Tensor:
+        """Logits [B_text, B_video]: a row is a text, always."""
+        ...

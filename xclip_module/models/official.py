@@ -1,0 +1,214 @@
+"""The released checkpoints' names and ours, both ways, and the sizes that their tensors imply.
+
+Official names: X-CLIP (Ma et al. 2022) and CLIP4Clip (Luo et al. 2022) state dicts; OpenAI CLIP is the same without
+the `clip.` prefix. Ours are those of transformers' towers inside `TwoTower`.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from xclip_module.errors import WeightsError
+from xclip_module.models.spec import Tower, TwoTowerSpec
+
+GRAINED = (
+    "global_mat_weight",
+    "local_mat_weight",
+    "word_logit_weight",
+    "frame_logit_weight",
+    "word_mat_weight",
+    "word_mat_weight2",
+    "frame_mat_weight",
+    "frame_mat_weight2",
+)
+
+_VISION = "frame_encoder.tower.vision_model."
+_TEXT = "text_encoder.tower.text_model."
+_STACKS = {
+    "clip.visual.transformer.resblocks.": f"{_VISION}encoder.layers.",
+    "clip.transformer.resblocks.": f"{_TEXT}encoder.layers.",
+    "transformerClip.resblocks.": "temporal.encoder.blocks.layers.",
+    "cross.transformer.resblocks.": "head.encoder.blocks.layers.",
+}
+_LEAVES = {
+    "attn.out_proj.": "self_attn.out_proj.",
+    "ln_1.": "layer_norm1.",
+    "ln_2.": "layer_norm2.",
+    "mlp.c_fc.": "mlp.fc1.",
+    "mlp.c_proj.": "mlp.fc2.",
+}
+_PLAIN = {
+    "clip.logit_scale": "logit_scale",
+    "clip.visual.class_embedding": f"{_VISION}embeddings.class_embedding",
+    "clip.visual.positional_embedding": f"{_VISION}embeddings.position_embedding.weight",
+    "clip.visual.ln_pre.weight": f"{_VISION}pre_layrnorm.weight",
+    "clip.visual.ln_pre.bias": f"{_VISION}pre_layrnorm.bias",
+    "clip.visual.ln_post.weight": f"{_VISION}post_layernorm.weight",
+    "clip.visual.ln_post.bias": f"{_VISION}post_layernorm.bias",
+    "clip.visual.conv1.weight": f"{_VISION}embeddings.patch_embedding.weight",
+    "clip.token_embedding.weight": f"{_TEXT}embeddings.token_embedding.weight",
+    "clip.positional_embedding": f"{_TEXT}embeddings.position_embedding.weight",
+    "clip.ln_final.weight": f"{_TEXT}final_layer_norm.weight",
+    "clip.ln_final.bias": f"{_TEXT}final_layer_norm.bias",
+    "frame_position_embeddings.weight": "temporal.positions.weight",
+    "cross.embeddings.position_embeddings.weight": "head.positions.weight",
+    "cross.pooler.ln_pool.weight": "head.norm.weight",
+    "cross.pooler.ln_pool.bias": "head.norm.bias",
+    "cross.pooler.dense.weight": "head.dense.weight",
+    "cross.pooler.dense.bias": "head.dense.bias",
+    "similarity_dense.weight": "head.score.weight",
+    "similarity_dense.bias": "head.score.bias",
+    **{f"lstm_visual.{k}_{g}_l0": f"temporal.lstm.{k}_{g}_l0" for k in ("weight", "bias") for g in ("ih", "hh")},
+    **{name: f"head.{name}" for name in GRAINED},
+}
+# Stored as [in, out] by CLIP, as [out, in] by torch's Linear.
+_TRANSPOSED = {
+    "clip.visual.proj": "frame_encoder.tower.visual_projection.weight",
+    "clip.text_projection": "text_encoder.tower.text_projection.weight",
+}
+_CONV3D = "clip.visual.conv2.weight"
+
+
+def to_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Our state dict under the released names and layouts.
+
+    The patch embedding over three frames becomes `visual.conv2` [width, 3, 3, p, p] (channels before time).
+    """
+    plain = {ours: official for official, ours in _PLAIN.items()}
+    transposed = {ours: official for official, ours in _TRANSPOSED.items()}
+    result: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        if name in transposed:
+            result[transposed[name]] = tensor.T
+        elif name in plain:
+            conv3d = name.endswith("patch_embedding.weight") and tensor.shape[1] == 9
+            result[_CONV3D if conv3d else plain[name]] = _unstack_time(tensor) if conv3d else tensor
+        else:
+            official, part = _block_to_official(name)
+            if part is None:
+                result[official] = tensor
+            else:
+                result[official] = torch.cat([state[part.format(kind)] for kind in "qkv"])
+    return result
+
+
+def from_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The inverse of `to_official`."""
+    return dict(_convert(state))
+
+
+def plain_clip_to_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """An OpenAI CLIP state dict under the released prefix, without the archive's three bookkeeping integers."""
+    bookkeeping = {"input_resolution", "context_length", "vocab_size"}
+    return {f"clip.{name}": tensor for name, tensor in state.items() if name not in bookkeeping}
+
+
+def infer_spec(state: Mapping[str, Tensor], path: object) -> TwoTowerSpec:
+    """Family, header and sizes from an official state dict; heads = width / 64 as in CLIP.
+
+    Raises WeightsError naming the tensors without which nothing can be inferred.
+    """
+    patches = _CONV3D if _CONV3D in state else "clip.visual.conv1.weight"
+    needed = {patches, *_TRANSPOSED, "clip.visual.positional_embedding", "clip.positional_embedding"}
+    needed |= {"clip.token_embedding.weight", "clip.ln_final.weight"}
+    if missing := sorted(needed - set(state)):
+        found = f"missing {{{', '.join(missing)}}}, found {len(state)} tensors such as {sorted(state)[:3]}"
+        raise WeightsError("not an X-CLIP, CLIP4Clip or CLIP ViT checkpoint", path, found)
+    width, patch = len(state[patches]), state[patches].shape[-1]
+    text_width = len(state["clip.ln_final.weight"])
+    grid = round((len(state["clip.visual.positional_embedding"]) - 1) ** 0.5)
+    header = _header(state)
+    grained = any(name in state for name in GRAINED) and header != "tight"
+    stack = {"transformer": "transformerClip.resblocks.", "tight": "cross.transformer.resblocks."}
+    return TwoTowerSpec(
+        vision=_tower(width, _layers(state, "clip.visual.transformer.resblocks.")),
+        text=_tower(text_width, _layers(state, "clip.transformer.resblocks.")),
+        embed=state["clip.text_projection"].shape[1],
+        image=patch * grid,
+        patch=patch,
+        context=len(state["clip.positional_embedding"]),
+        vocabulary=len(state["clip.token_embedding.weight"]),
+        family="xclip" if grained else "clip4clip",
+        header=header,
+        header_layers=_layers(state, stack[header]) if header in stack else 0,
+        patch_frames=3 if patches == _CONV3D else 1,
+        words=_side(state, ("word_logit_weight", "word_mat_weight", "word_mat_weight2"), 32),
+        frames=_side(state, ("frame_logit_weight", "frame_mat_weight", "frame_mat_weight2"), 12),
+    )
+
+
+def unused_names(state: Mapping[str, Tensor], spec: TwoTowerSpec) -> set[str]:
+    """Tensors that the released code stores and its own forward pass never reads."""
+    unused = set()
+    if spec.header == "lstm":
+        unused.add("frame_position_embeddings.weight")
+    if spec.patch_frames == 3:
+        unused.add("clip.visual.conv1.weight")
+    if spec.header == "tight":
+        unused |= set(GRAINED)
+    return unused & set(state)
+
+
+def _tower(width: int, layers: int) -> Tower:
+    return Tower(width=width, layers=layers, heads=max(1, width // 64), hidden=4 * width)
+
+
+def _layers(state: Mapping[str, Tensor], stack: str) -> int:
+    numbers = [int(found[1]) for name in state if (found := re.match(rf"{re.escape(stack)}(\d+)\.", name))]
+    return max(numbers, default=-1) + 1
+
+
+def _side(state: Mapping[str, Tensor], names: tuple[str, ...], default: int) -> int:
+    return next((len(state[name]) for name in names if name in state), default)
+
+
+def _header(state: Mapping[str, Tensor]) -> str:
+    prefixes = {"transformerClip.": "transformer", "lstm_visual.": "lstm", "cross.": "tight"}
+    return next((kind for prefix, kind in prefixes.items() if any(n.startswith(prefix) for n in state)), "mean")
+
+
+def _block_to_official(name: str) -> tuple[str, str | None]:
+    """Official name of a block's parameter, and for q, k, v the pattern of the three that make it up."""
+    for official, ours in _STACKS.items():
+        if name.startswith(ours):
+            number, leaf = name.removeprefix(ours).split(".", 1)
+            if found := re.fullmatch(r"self_attn\.[qkv]_proj\.(weight|bias)", leaf):
+                pattern = f"{ours}{number}.self_attn.{{}}_proj.{found[1]}"
+                return f"{official}{number}.attn.in_proj_{found[1]}", pattern
+            theirs = next(o + leaf.removeprefix(u) for o, u in _LEAVES.items() if leaf.startswith(u))
+            return f"{official}{number}.{theirs}", None
+    raise KeyError(name)
+
+
+def _convert(state: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    for name, tensor in state.items():
+        if name in _PLAIN:
+            yield _PLAIN[name], tensor
+        elif name in _TRANSPOSED:
+            yield _TRANSPOSED[name], tensor.T
+        elif name == _CONV3D:
+            yield _PLAIN["clip.visual.conv1.weight"], _stack_time(tensor)
+        else:
+            yield from _convert_block(name, tensor)
+
+
+def _convert_block(name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
+    official, ours = next((o, u) for o, u in _STACKS.items() if name.startswith(o))
+    number, leaf = name.removeprefix(official).split(".", 1)
+    if leaf.startswith("attn.in_proj_"):
+        for kind, part in zip("qkv", tensor.chunk(3), strict=True):
+            yield f"{ours}{number}.self_attn.{kind}_proj.{leaf.removeprefix('attn.in_proj_')}", part
+    else:
+        theirs = next(u + leaf.removeprefix(o) for o, u in _LEAVES.items() if leaf.startswith(o))
+        yield f"{ours}{number}.{theirs}", tensor
+
+
+def _stack_time(kernel: Tensor) -> Tensor:
+    """Conv3d [width, 3 colours, 3 times, p, p] -> Conv2d over neighbours [width, 9, p, p], time before colour."""
+    return kernel.transpose(1, 2).flatten(1, 2)
+
+
+def _unstack_time(kernel: Tensor) -> Tensor:
+    return kernel.unflatten(1, (3, 3)).transpose(1, 2)

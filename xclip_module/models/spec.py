@@ -1,0 +1,52 @@
+"""The sizes and choices that describe a two-tower model completely."""
+
+from typing import NamedTuple
+
+from xclip_module.interface import Picture
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+class Tower(NamedTuple):
+    """One transformer: width, depth, heads, hidden width of the MLP, its activation and LayerNorm epsilon."""
+
+    width: int
+    layers: int
+    heads: int
+    hidden: int
+    activation: str = "quick_gelu"
+    epsilon: float = 1e-5
+
+
+class TwoTowerSpec(NamedTuple):
+    """A two-tower model in numbers.
+
+    family: "xclip" (Ma et al. 2022) or "clip4clip" (Luo et al. 2022).
+    header: "mean", "transformer", "lstm" or "tight" (CLIP4Clip's cross encoder).
+    patch_frames: 1, or 3 where the patch embedding spans three frames (linear_patch=3d).
+    words, frames: slots W and F that the learned matrices of `xclip` are made for.
+    masked: False lets empty word and frame slots take part in the similarity, as released.
+    """
+
+    vision: Tower
+    text: Tower
+    embed: int
+    image: int
+    patch: int
+    context: int
+    vocabulary: int
+    family: str = "xclip"
+    header: str = "mean"
+    header_layers: int = 0
+    patch_frames: int = 1
+    words: int = 32
+    frames: int = 12
+    masked: bool = False
+    mean: tuple[float, float, float] = CLIP_MEAN
+    std: tuple[float, float, float] = CLIP_STD
+
+    @property
+    def picture(self) -> Picture:
+        """What the vision tower wants to see."""
+        return Picture(self.image, self.mean, self.std)

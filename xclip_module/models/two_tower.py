@@ -1,0 +1,96 @@
+"""Frame encoder, optional temporal header, text encoder and head behind one interface: `xclip` and `clip4clip`.
+
+B texts or clips, V videos, T frames, N frames in one pass, W word slots, D width, H picture side.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from xclip_module.interface import Embeddings
+from xclip_module.models.frame_encoder import FrameEncoder
+from xclip_module.models.similarity import CrossEncoder, MeanPooling, MultiGrained, normalise
+from xclip_module.models.spec import TwoTowerSpec
+from xclip_module.models.temporal import TemporalLSTM, TemporalTransformer
+from xclip_module.models.text_encoder import TextEncoder
+
+# ln(1 / 0.07), CLIP's own start.
+_LOGIT_SCALE = 2.6593
+
+
+class TwoTower(nn.Module):
+    """X-CLIP (Ma et al. 2022) and CLIP4Clip (Luo et al. 2022) on transformers' CLIP towers.
+
+    The towers follow the caller's autocast; header, pooling and head always compute in float32, since the head divides
+    by 0.01 and multiplies by 100. The released code runs fp16 towers and a float32 head in the same places.
+    """
+
+    def __init__(self, spec: TwoTowerSpec, attention: str = "sdpa"):
+        """Random weights of the spec's sizes; the learned matrices start as identity."""
+        super().__init__()
+        self.spec = spec
+        self.frame_encoder = FrameEncoder(spec, attention)
+        self.text_encoder = TextEncoder(spec, attention)
+        self.temporal = _header(spec)
+        self.head = _head(spec)
+        self.logit_scale = nn.Parameter(torch.tensor(_LOGIT_SCALE))
+        self.family = spec.family
+        self.picture = spec.picture
+        self.clip_frames = spec.frames if spec.family == "xclip" else 0
+        self.text_slots = spec.words
+        self.reuses_frames = spec.patch_frames == 1
+
+    @property
+    def protocol(self) -> str:
+        """One line for the results: family, header, and what empty slots do."""
+        slots = "empty slots masked (not the released arithmetic)" if self.spec.masked else "empty slots as released"
+        if self.spec.family != "xclip":
+            return f"{self.family}, {self.spec.header} header"
+        return f"{self.family} (Ma et al. 2022), {self.spec.header} header, {slots}"
+
+    def encode_text(self, input_ids: Tensor, mask: Tensor) -> Embeddings:
+        """Raw sentence [B, D] and word features [B, W, D] from ids [B, W] int64; see `TextEncoder`."""
+        return self.text_encoder(input_ids, mask)
+
+    def encode_frames(self, frames: Tensor) -> Tensor:
+        """Raw frame features [N, D] of normalised pixels [N, 3, H, H]; see `FrameEncoder`."""
+        return self.frame_encoder(frames)
+
+    def encode_video(self, frames: Tensor, mask: Tensor) -> Embeddings:
+        """Clips from normalised pixels [B, T, 3, H, H] and mask [B, T]; empty slots are zero pictures."""
+        return self.embed_clips(self.frame_encoder(frames), mask)
+
+    def embed_clips(self, features: Tensor, mask: Tensor) -> Embeddings:
+        """pooled [B, D] = normalised mean of the normalised header outputs; tokens [B, T, D] = `features`, raw.
+
+        Raises ValueError for a clip without a real frame, which the released code turns into NaN.
+        """
+        mask = mask.bool()
+        if not mask.any(dim=1).all():
+            raise ValueError("a clip without a real frame has no embedding; leave it out or read its video again")
+        with torch.autocast(features.device.type, enabled=False):
+            features = features.float()
+            states = features if self.temporal is None else self.temporal(features, mask)
+            weights = mask.to(states.dtype)[..., None]
+            mean = (normalise(states) * weights).sum(1) / weights.sum(1)
+            return Embeddings(normalise(mean), features, mask)
+
+    def similarity(self, text: Embeddings, video: Embeddings) -> Tensor:
+        """Logits [B, V], float32: row = text. Memory stays bounded whatever B and V are (without gradients)."""
+        with torch.autocast(text.pooled.device.type, enabled=False):
+            text = Embeddings(text.pooled.float(), text.tokens.float(), text.mask)
+            video = Embeddings(video.pooled.float(), video.tokens.float(), video.mask)
+            return self.head(text, video, self.logit_scale.exp())
+
+
+def _header(spec: TwoTowerSpec) -> nn.Module | None:
+    if spec.header == "transformer":
+        return TemporalTransformer(spec.embed, layers=spec.header_layers, context=spec.context)
+    return TemporalLSTM(spec.embed) if spec.header == "lstm" else None
+
+
+def _head(spec: TwoTowerSpec) -> nn.Module:
+    if spec.header == "tight":
+        return CrossEncoder(spec.embed, layers=spec.header_layers, context=spec.context)
+    if spec.family == "xclip":
+        return MultiGrained(spec.embed, words=spec.words, frames=spec.frames, masked=spec.masked)
+    return MeanPooling()

@@ -1,0 +1,224 @@
+"""`load_checkpoint`: any weights to a model in eval mode, strictly."""
+
+import dataclasses
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from xclip_module import storage
+from xclip_module.errors import WeightsError
+from xclip_module.interface import VideoTextModel
+from xclip_module.models import hub
+from xclip_module.models.files import read_state
+from xclip_module.models.ms_xclip import MicrosoftXClip
+from xclip_module.models.official import (
+    GRAINED,
+    from_official,
+    infer_spec,
+    plain_clip_to_official,
+    to_official,
+    unused_names,
+)
+from xclip_module.models.similarity import CrossEncoder
+from xclip_module.models.spec import Tower, TwoTowerSpec
+from xclip_module.models.temporal import TemporalTransformer
+from xclip_module.models.two_tower import TwoTower
+
+FORMAT = "xclip_module.two_tower"
+AUTO = "auto"
+# What the released scripts use: --cross_num_hidden_layers.
+_HEADER_LAYERS = 4
+
+log = logging.getLogger(__name__)
+
+
+def load_checkpoint(
+    path_or_name: str | Path,
+    *,
+    family: str = AUTO,
+    header: str = AUTO,
+    max_words: int = 0,
+    max_frames: int = 0,
+    padding: str = AUTO,
+    attention: str = "sdpa",
+) -> VideoTextModel:
+    """The model of a checkpoint, in eval mode, float32, on the CPU; family and sizes come from the tensors.
+
+    path_or_name: a state dict with the released names of X-CLIP (Ma et al. 2022) or CLIP4Clip (Luo et al. 2022), an
+        OpenAI CLIP .pt (TorchScript or plain), a Hugging Face CLIP or X-CLIP (Ni et al. 2022) folder or hub name, or a
+        folder that `save_model` wrote. fp16 or fp32; .bin, .pt, .pth, .safetensors. Nothing in a file is executed.
+    family, header: for plain CLIP weights, which leave them open: xclip and mean. An untrained temporal transformer
+        only adds noise to CLIP's frames, so it is built on request only (then initialised from CLIP's text tower, as
+        released). A checkpoint that has its own refuses another.
+    max_words, max_frames: slots W and F of the learned matrices where the weights leave them open (0 = 32 and 12).
+    padding: "official" lets empty slots take part in the similarity, as released; "masked" keeps them out; "auto" =
+        what the checkpoint says, official where it says nothing.
+    attention: kernel of the towers by transformers' name: sdpa, eager, flash_attention_2.
+
+    Raises WeightsError when the file is damaged, or lists missing, unexpected and mis-sized tensors as sets.
+    """
+    path = hub.locate(str(path_or_name))
+    wishes = _Wishes(family, header, max_words, max_frames, padding)
+    if path.is_dir():
+        return _from_folder(path, wishes, attention).eval()
+    state = read_state(path)
+    if any(name.startswith("clip.") for name in state):
+        spec = wishes.confirm(infer_spec(state, path), path)
+        return _from_official(state, spec, path, attention).eval()
+    state = plain_clip_to_official(state)
+    spec = wishes.complete(infer_spec(state, path))
+    return _from_official(state, spec, path, attention, is_plain=True).eval()
+
+
+def load_untrained(folder: Path, *, seed: int, padding: str = AUTO, attention: str = "sdpa") -> TwoTower:
+    """Random weights, drawn from `seed`, of the shape that the folder's config.json describes."""
+    config = hub.read_config(folder)
+    if config.get("format") != FORMAT:
+        raise WeightsError("untrained: needs one of our model folders", folder, f"config.json lacks format {FORMAT}")
+    spec = _Wishes(padding=padding).confirm(_spec_from_json(config["spec"], folder), folder)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        log.warning("weights of %s are untrained (random): expect chance", folder)
+        return TwoTower(spec, attention).eval()
+
+
+def save_model(model: TwoTower, folder: Path) -> None:
+    """Writes config.json and model.safetensors (released names), each atomically, as `load_checkpoint` reads them."""
+    tensors = {name: t.detach().cpu().contiguous() for name, t in to_official(model.state_dict()).items()}
+    storage.write_bytes(folder / "model.safetensors", save(tensors))
+    storage.write_json(folder / "config.json", {"format": FORMAT, "spec": spec_to_json(model.spec)})
+
+
+def spec_to_json(spec: TwoTowerSpec) -> dict[str, Any]:
+    """The spec as nested primitives; the inverse is what `load_checkpoint` does with a folder's config.json."""
+    return {**spec._asdict(), "vision": spec.vision._asdict(), "text": spec.text._asdict()}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Wishes:
+    """What the caller asked for beside the tensors."""
+
+    family: str = AUTO
+    header: str = AUTO
+    words: int = 0
+    frames: int = 0
+    padding: str = AUTO
+
+    def confirm(self, spec: TwoTowerSpec, path: object) -> TwoTowerSpec:
+        """The spec of a checkpoint that decides for itself; raises WeightsError when it contradicts the wish."""
+        for wish, found, key in ((self.family, spec.family, "family"), (self.header, spec.header, "header")):
+            if wish not in (AUTO, found):
+                raise WeightsError(
+                    f"checkpoint of another {key}", path, f"found {found}, asked for {wish}", f"--model.{key}={AUTO}"
+                )
+        return spec if self.padding == AUTO else spec._replace(masked=self.padding == "masked")
+
+    def complete(self, spec: TwoTowerSpec) -> TwoTowerSpec:
+        """The spec of plain CLIP weights, which leave family, header and slots open."""
+        header = "mean" if self.header == AUTO else self.header
+        if self.header == AUTO:
+            log.info("plain CLIP weights: mean header, since an untrained temporal transformer only adds noise")
+        return spec._replace(
+            family="xclip" if self.family == AUTO else self.family,
+            header=header,
+            header_layers=_HEADER_LAYERS if header in ("transformer", "tight") else 0,
+            words=self.words or spec.words,
+            frames=self.frames or spec.frames,
+            masked=self.padding == "masked",
+        )
+
+
+def _from_folder(folder: Path, wishes: _Wishes, attention: str) -> TwoTower | MicrosoftXClip:
+    config = hub.read_config(folder)
+    if config.get("format") == FORMAT:
+        spec = wishes.confirm(_spec_from_json(config["spec"], folder), folder)
+        return _from_official(read_state(folder / "model.safetensors"), spec, folder, attention)
+    if config.get("model_type") == "clip":
+        model = TwoTower(wishes.complete(hub.clip_spec(config, folder)), attention)
+        _load_open(model, hub.clip_state(folder, attention))
+        return model
+    if config.get("model_type") == "xclip":
+        released = hub.load_strictly(transformers.XCLIPModel, folder, attention)
+        picture = hub.imagenet_picture(released.config.vision_config.image_size)
+        return MicrosoftXClip(released, hub.read_picture(folder, picture))
+    found = f"found model_type {config.get('model_type')!r} in config.json, expected clip or xclip"
+    raise WeightsError("no model of a known kind", folder, found)
+
+
+def _from_official(
+    state: Mapping[str, Tensor], spec: TwoTowerSpec, path: object, attention: str, *, is_plain: bool = False
+) -> TwoTower:
+    model = TwoTower(spec, attention)
+    expected = {name: list(tensor.shape) for name, tensor in to_official(model.state_dict()).items()}
+    unused = unused_names(state, spec)
+    if unused:
+        log.info("%s: not read, as in the released code: {%s}", path, ", ".join(sorted(unused)))
+    open_names = {name for name in expected if is_plain and not name.startswith("clip.")}
+    hub.refuse(
+        path,
+        missing=set(expected) - set(state) - open_names,
+        unexpected=set(state) - set(expected) - unused,
+        sizes={
+            name: f"found {list(state[name].shape)}, expected {shape}"
+            for name, shape in expected.items()
+            if name in state and list(state[name].shape) != shape
+        },
+    )
+    _load_open(model, from_official({name: state[name] for name in expected if name in state}))
+    return model
+
+
+def _load_open(model: TwoTower, state: Mapping[str, Tensor]) -> None:
+    """Loads `state` and initialises what it leaves open as the released code does, named in the log."""
+    new = set(model.load_state_dict(state, strict=False).missing_keys)
+    if not new:
+        return
+    for part in (model.temporal, model.head):
+        if isinstance(part, TemporalTransformer | CrossEncoder):
+            _start_from_text(model, part.encoder.blocks.layers, part.positions)
+    identity = [name for name in GRAINED if f"head.{name}" in new]
+    copied = sorted({name.split(".")[1] for name in new if not name.startswith("head.") or name[5:] not in identity})
+    log.info("new beside plain CLIP: identity {%s}, started as released {%s}", ", ".join(identity), ", ".join(copied))
+
+
+@torch.no_grad()
+def _start_from_text(model: TwoTower, blocks: nn.ModuleList, positions: nn.Embedding) -> None:
+    """CLIP's text positions and lowest text blocks; blocks beyond them N(0, 0.02), zero bias, xavier in-projection.
+
+    Source: CLIP4Clip modules/modeling.py. Its paper says image encoder; its author confirmed the text encoder (#60).
+    """
+    text = model.text_encoder.tower.text_model
+    if model.spec.embed != model.spec.text.width:
+        raise WeightsError(
+            f"a {model.spec.header} header needs embedding width = text width",
+            why=f"found {model.spec.embed} and {model.spec.text.width}",
+            attempt="--model.header=mean",
+        )
+    positions.weight.copy_(text.embeddings.position_embedding.weight)
+    for number, block in enumerate(blocks):
+        if number < len(text.encoder.layers):
+            block.load_state_dict(text.encoder.layers[number].state_dict())
+            continue
+        for name, layer in block.named_modules():
+            if isinstance(layer, nn.Linear):
+                nn.init.zeros_(layer.bias)
+                nn.init.normal_(layer.weight, std=0.02)
+                if name[-6:] in ("q_proj", "k_proj", "v_proj"):
+                    # torch draws the joint [3w, w] in-projection, whose xavier bound is narrower than one part's.
+                    bound = (6 / (4 * layer.in_features)) ** 0.5
+                    nn.init.uniform_(layer.weight, -bound, bound)
+
+
+def _spec_from_json(values: dict[str, Any], path: object) -> TwoTowerSpec:
+    try:
+        towers = {side: Tower(**values[side]) for side in ("vision", "text")}
+        colours = {name: tuple(values[name]) for name in ("mean", "std")}
+        return TwoTowerSpec(**{**values, **towers, **colours})
+    except (KeyError, TypeError) as error:
+        raise WeightsError("unreadable config.json", path, f"its spec does not fit: {error}") from error
