@@ -1,0 +1,1 @@
+"""Videos, sentences and moments of every data set. Imports nothing, so that its modules also run as commands."""
