@@ -43,13 +43,13 @@ def tiny_hf_clip():
     return CLIPModel(config).eval()
 
 
-def tiny_ms_xclip():
+def tiny_ms_xclip(vocabulary=100):
     """A random microsoft X-CLIP of 4 frames; every parameter drawn, so that nothing starts at zero or one."""
     torch.manual_seed(2)
     shared = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2}
-    ids = {"bos_token_id": 98, "eos_token_id": 99, "pad_token_id": 0}
+    ids = {"bos_token_id": vocabulary - 2, "eos_token_id": vocabulary - 1, "pad_token_id": 0}
     config = XCLIPConfig(
-        text_config={**shared, **ids, "vocab_size": 100, "max_position_embeddings": 16},
+        text_config={**shared, **ids, "vocab_size": vocabulary, "max_position_embeddings": 77},
         vision_config={
             **shared,
             "image_size": 32,

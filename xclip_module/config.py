@@ -90,7 +90,7 @@ class ModelConfig:
 class EvalConfig:
     """How curves become moments."""
 
-    smooth_seconds: float = _key(8.0, "standard deviation of the Gaussian over a curve, in seconds", least=0)
+    smooth_seconds: float = _key(0.0, "standard deviation of the Gaussian over a curve; 0 = two strides", least=0)
     moments_per_query: int = _key(10, "ranked moments kept per video and query", least=1)
     nms_tiou: float = _key(0.5, "a moment that overlaps a better one by more is dropped", least=0)
     show_moments: int = _key(3, "best moments per query printed for one's own recording", least=1)
@@ -196,6 +196,11 @@ def describe() -> str:
     return "\n".join(lines)
 
 
+def sections() -> dict[str, type]:
+    """The sections and their classes."""
+    return {section.name: _section_class(section.name) for section in dataclasses.fields(Config)}
+
+
 def to_json(config: Config) -> dict[str, Any]:
     """The configuration as nested primitives, ready for JSON."""
     return json.loads(json.dumps(dataclasses.asdict(config)))
@@ -207,9 +212,8 @@ def nearest(name: str, known: Sequence[str] | Mapping[str, Any]) -> str:
     >>> nearest("data.stride_second", ["data.stride_seconds", "data.root"])
     'did you mean data.stride_seconds?'
     """
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    if not close:
-        close = [word for word in known if word.split(".")[-1] == name.split(".")[-1]][:1]
+    close = [word for word in known if word.startswith(name) or word.split(".")[-1] == name]
+    close = close or difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
 
 

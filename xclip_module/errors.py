@@ -4,6 +4,10 @@ Every message has one form: ``what: file: why; try: one command``. `run.launch` 
 an outside program that calls the package can catch `UserError` (a ValueError).
 """
 
+# Ended by a signal; the same command goes on from what is stored. A signal arrives as KeyboardInterrupt, which no
+# `except Exception` on the way can take for something else.
+STOPPED = 75
+
 
 class UserError(ValueError):
     """A mistake or mishap outside the code: one line for the user, no traceback."""
@@ -57,9 +61,3 @@ class NonFiniteError(UserError):
     """NaN or infinity where a score or loss should be."""
 
     exit_code = 8
-
-
-class Stopped(UserError):
-    """Ended by a signal; the same command goes on from what is stored."""
-
-    exit_code = 75

@@ -36,11 +36,16 @@ class VideoTextModel(Protocol):
     picture: Picture
     clip_frames: int  # frames of one clip that the checkpoint takes, 0 = any number
     text_slots: int  # word slots W of `encode_text`
+    vocabulary: int  # token ids that `encode_text` knows: 0 up to this
     reuses_frames: bool  # True: a clip is a function of separately encoded frames
 
     @property
     def protocol(self) -> str:
         """One line for the results: which arithmetic."""
+        ...
+
+    def stored_digest(self) -> str:
+        """Fingerprint of all weights on which stored features of videos depend."""
         ...
 
     def encode_text(self, input_ids: Tensor, mask: Tensor) -> Embeddings:

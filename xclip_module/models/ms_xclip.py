@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from transformers import XCLIPModel
 
 from xclip_module.interface import Embeddings, Picture
+from xclip_module.models.digest import weights_digest
 
 # Elements of the conditioned texts [V, B, D] that exist at a time.
 _BLOCK = 30_000_000
@@ -30,12 +31,17 @@ class MicrosoftXClip(nn.Module):
         self.picture = picture
         self.clip_frames = model.config.vision_config.num_frames
         self.text_slots = model.config.text_config.max_position_embeddings
+        self.vocabulary = model.config.text_config.vocab_size
         self.reuses_frames = False
 
     @property
     def protocol(self) -> str:
         """One line for the results."""
         return f"ms-xclip (Ni et al. 2022), {self.clip_frames} frames, text conditioned on the clip"
+
+    def stored_digest(self) -> str:
+        """Of the whole model: a clip's embedding goes through most of it."""
+        return weights_digest(self.model)
 
     def encode_text(self, input_ids: Tensor, mask: Tensor) -> Embeddings:
         """Unconditioned texts from ids [B, W]: pooled [B, D], tokens [B, W, D]; padding has no effect (causal)."""

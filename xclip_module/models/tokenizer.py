@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import ftfy
 import torch
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 from torch import Tensor
@@ -50,10 +51,11 @@ class ClipTokenizer:
         mask = torch.zeros(len(texts), slots, dtype=torch.bool)
         cut = {}
         for row, text in enumerate(texts):
-            pieces = self.tokenizer.encode(_clean(text), add_special_tokens=False).ids
-            if len(pieces) > slots - 2:
-                cut[text] = self.tokenizer.decode(pieces[slots - 2 :])
-            pieces = [self.start, *pieces[: slots - 2], self.end]
+            cleaned = _clean(text)
+            encoding = self.tokenizer.encode(cleaned, add_special_tokens=False)
+            if len(encoding.ids) > slots - 2:
+                cut[text] = cleaned[encoding.offsets[slots - 2][0] :]
+            pieces = [self.start, *encoding.ids[: slots - 2], self.end]
             ids[row, : len(pieces)] = torch.tensor(pieces)
             mask[row, : len(pieces)] = True
         return Tokens(ids, mask, cut)
@@ -81,7 +83,7 @@ def load_tokenizer(path: Path) -> ClipTokenizer:
 
 
 def _clean(text: str) -> str:
-    return " ".join(html.unescape(html.unescape(text)).split())
+    return " ".join(html.unescape(html.unescape(ftfy.fix_text(text))).split())
 
 
 def _bare(tokenizer: Tokenizer) -> Tokenizer:
@@ -105,7 +107,7 @@ def _from_merges(path: Path) -> Tokenizer:
 
 def _vocabulary(merges: Sequence[tuple[str, str]]) -> dict[str, int]:
     """CLIP's numbering: bytes, bytes that end a word, merges, the two special tokens."""
-    letters = list(_byte_letters())
+    letters = list(byte_letters())
     words = [*letters, *(letter + "</w>" for letter in letters), *("".join(pair) for pair in merges), START, END]
     return {word: number for number, word in enumerate(words)}
 
@@ -115,7 +117,7 @@ def _pair(line: str) -> tuple[str, str]:
     return first, second
 
 
-def _byte_letters() -> list[str]:
+def byte_letters() -> list[str]:
     """A printable letter for every byte, in GPT-2's order: printable bytes first, then the rest from 256 on."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     rest = 256 - len(printable)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from xclip_module.interface import Embeddings
+from xclip_module.models.digest import weights_digest
 from xclip_module.models.frame_encoder import FrameEncoder
 from xclip_module.models.similarity import CrossEncoder, MeanPooling, MultiGrained, normalise
 from xclip_module.models.spec import TwoTowerSpec
@@ -37,6 +38,7 @@ class TwoTower(nn.Module):
         self.picture = spec.picture
         self.clip_frames = spec.frames if spec.family == "xclip" else 0
         self.text_slots = spec.words
+        self.vocabulary = spec.vocabulary
         self.reuses_frames = spec.patch_frames == 1
 
     @property
@@ -46,6 +48,11 @@ class TwoTower(nn.Module):
         if self.spec.family != "xclip":
             return f"{self.family}, {self.spec.header} header"
         return f"{self.family} (Ma et al. 2022), {self.spec.header} header, {slots}"
+
+    def stored_digest(self) -> str:
+        """Of the frame encoder alone where frames are stored; of the header too where clips are."""
+        header = [] if self.reuses_frames or self.temporal is None else [self.temporal]
+        return weights_digest(self.frame_encoder, *header)
 
     def encode_text(self, input_ids: Tensor, mask: Tensor) -> Embeddings:
         """Raw sentence [B, D] and word features [B, W, D] from ids [B, W] int64; see `TextEncoder`."""

@@ -1,0 +1,115 @@
+import json
+
+import pytest
+from barcode import write_video
+
+from xclip_module.config import DataConfig
+from xclip_module.datasets.moments import load_moments, load_recordings, read_entries, split_queries
+from xclip_module.errors import ConfigError, DataError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("a.mp4", "sub/b.mkv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write_video(tmp_path / name, frames=30)
+    return tmp_path
+
+
+def config(folder, name, text):
+    (folder / name).write_text(text)
+    return DataConfig(name="moments", root=str(folder), annotations=str(folder / name))
+
+
+TRIPLETS = """video_id,text,start_frame,end_frame,fps
+a,a clip is set,25,50,25
+b,the bag is closed,0,10,10
+a,a clip is set,75,100,25
+"""
+
+
+def test_the_thesis_triplets_become_moments_in_seconds(folder):
+    corpus = load_moments(config(folder, "moments.csv", TRIPLETS))
+    assert [query.text for query in corpus.queries] == ["a clip is set", "the bag is closed"]
+    assert corpus.moments == {
+        "a": {"a clip is set": ((1.0, 2.0), (3.0, 4.0))},
+        "b": {"the bag is closed": ((0.0, 1.0),)},
+    }
+    assert [(video.id, video.source.name, video.split) for video in corpus.videos] == [
+        ("a", "a.mp4", "all"),
+        ("b", "b.mkv", "all"),
+    ]
+
+
+def test_start_and_end_times_need_no_rate(folder):
+    text = "video,query,start_time,end_time\na.mp4,a clip,1.5,2.5\n"
+    corpus = load_moments(config(folder, "moments.csv", text))
+    assert corpus.moments == {"a.mp4": {"a clip": ((1.5, 2.5),)}}
+
+
+def test_qvhighlights_lines_become_moments_and_absent_queries_stay_absent(folder):
+    lines = [
+        {"qid": 1, "vid": "a", "query": "a clip", "duration": 1.2, "relevant_windows": [[0, 0.5], [0.8, 1]]},
+        {"qid": 2, "vid": "a", "query": "a bag", "duration": 1.2, "relevant_windows": []},
+        {"qid": 3, "vid": "b", "query": "a hook", "duration": 1.2},
+    ]
+    corpus = load_moments(config(folder, "moments.jsonl", "\n".join(map(json.dumps, lines)) + "\n\n"))
+    assert corpus.moments == {"a": {"a clip": ((0.0, 0.5), (0.8, 1.0)), "a bag": ()}, "b": {}}
+    assert corpus.videos[0].label_seconds == 1.2
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("m.csv", "video,query,start_time\na,x,1\n", r"wrong header: .*line 1: .*missing end_time\|end_frame"),
+        ("m.csv", "video,query,start_frame,end_frame\na,x,1,2\n", r"without a rate: .*line 2: .*column fps"),
+        ("m.csv", "video,query,start_time,end_time\na,x,1,2\na,,1,2\n", "empty query: .*line 3"),
+        ("m.csv", "video,query,start_time,end_time\na,x,2,1\n", r"wrong moment: .*line 2: found 2 to 1 s"),
+        ("m.csv", "video,query,start_time,end_time\na,x,one,1\n", r"wrong start_time: .*line 2: found 'one'"),
+        ("m.csv", "video,query,start_time,end_time\na,x,nan,1\n", "wrong start_time"),
+        ("m.csv", "", "unreadable annotation file"),
+        ("m.jsonl", "{", "not JSON: .*line 1"),
+        ("m.jsonl", '{"vid": "a"}', "wrong line: .*line 1: expected an object with vid, query"),
+        ("m.jsonl", '{"vid": "a", "query": "x", "relevant_windows": [1, 2]}', "wrong relevant_windows: .*line 1"),
+        ("m.jsonl", "\n", "empty annotation file"),
+    ],
+)
+def test_broken_lists_name_file_and_line(folder, name, text, message):
+    (folder / name).write_text(text)
+    with pytest.raises(DataError, match=message):
+        read_entries(folder / name)
+
+
+def test_a_listed_video_that_is_not_there_stops_unless_skipping_is_asked_for(folder):
+    data = config(folder, "m.csv", "video,query,start_time,end_time\na,x,0,1\nzz,x,0,1\n")
+    with pytest.raises(DataError, match="1 listed videos missing: .*zz"):
+        load_moments(data)
+    lenient = DataConfig(name="moments", root=data.root, annotations=data.annotations, skip_unreadable=True)
+    assert load_moments(lenient).missing == (("zz", "all", "no video"),)
+
+
+def test_two_videos_of_one_name_are_ambiguous(folder):
+    (folder / "sub" / "a.mp4").write_bytes((folder / "a.mp4").read_bytes())
+    with pytest.raises(DataError, match="two videos named a"):
+        load_moments(config(folder, "m.csv", "video,query,start_time,end_time\na,x,0,1\n"))
+
+
+def test_ones_own_file_or_folder_with_sentences_needs_no_annotations(folder):
+    one = load_recordings(DataConfig(video=str(folder / "a.mp4"), queries="a clip; a bag"))
+    assert [video.id for video in one.videos] == ["a"]
+    assert one.moments == {}
+    every = load_recordings(DataConfig(video=str(folder), queries="a clip"))
+    assert [video.id for video in every.videos] == ["a.mp4", "sub/b.mkv"]
+
+
+@pytest.mark.parametrize("text", ["", " ", "a clip;", ";a clip", "a;;b"])
+def test_an_empty_sentence_is_refused(text):
+    with pytest.raises(ConfigError, match="empty query"):
+        split_queries(text)
+
+
+def test_a_recording_that_is_not_there_says_so(tmp_path):
+    with pytest.raises(DataError, match="no such video"):
+        load_recordings(DataConfig(video=str(tmp_path / "op.mp4"), queries="x"))
+    with pytest.raises(DataError, match="no video found"):
+        load_recordings(DataConfig(video=str(tmp_path), queries="x"))

@@ -1,0 +1,227 @@
+"""The composition root: config sections to models, corpora, curves and results. The only file that knows every room."""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from xclip_module import distributed, precision
+from xclip_module.config import Config
+from xclip_module.datasets.catalogue import choose_sampling, load_corpus
+from xclip_module.datasets.corpus import Corpus
+from xclip_module.datasets.feature_pass import Encode, Reading, feature_pass
+from xclip_module.datasets.features import FeatureStore
+from xclip_module.datasets.windows import Sampling, clip_rows, curve_times
+from xclip_module.distributed import World
+from xclip_module.errors import ConfigError, DataError, WeightsError
+from xclip_module.evaluation.encoding import encode_clips, encode_frames
+from xclip_module.evaluation.scoring import Curve, check_finite, score_stored
+from xclip_module.interface import Embeddings, VideoTextModel
+from xclip_module.models import load_checkpoint, load_tokenizer, load_untrained
+from xclip_module.models.hub import locate
+from xclip_module.progress import Progress
+from xclip_module.run import Run
+
+UNTRAINED = "untrained:"
+
+log = logging.getLogger(__name__)
+
+
+class Setup(NamedTuple):
+    """Everything that a scoring pass needs, on this process's device."""
+
+    corpus: Corpus
+    model: VideoTextModel
+    text: Embeddings
+    sampling: Sampling
+    precision: str
+    is_untrained: bool
+
+
+class Scored(NamedTuple):
+    """Curves in the order of the corpus, and the videos left out with the reason."""
+
+    curves: list[Curve]
+    skipped: dict[str, str]
+
+
+def set_up(config: Config, run: Run) -> Setup:
+    """Corpus, model and encoded queries of a run, in that order, so that cheap mistakes show first."""
+    corpus = load_corpus(config.data)
+    model = build_model(config, run.world)
+    sampling = choose_sampling(config.data, clip_frames=model.clip_frames)
+    if model.clip_frames not in (0, sampling.frames_per_clip):
+        raise ConfigError(
+            f"data.frames_per_clip={sampling.frames_per_clip}",
+            why=f"{config.model.weights} takes exactly {model.clip_frames} frames a clip",
+            attempt=f"--data.frames_per_clip={model.clip_frames}",
+        )
+    chosen = precision.choose(config.run.precision, run.world.device)
+    text = _encode_queries(config, model, corpus, run.world, chosen)
+    return Setup(corpus, model, text, sampling, chosen, config.model.weights.startswith(UNTRAINED))
+
+
+def build_model(config: Config, world: World) -> VideoTextModel:
+    """The configured weights on this process's device."""
+    section = config.model
+    if section.weights.startswith(UNTRAINED):
+        folder = Path(section.weights.removeprefix(UNTRAINED))
+        model: Any = load_untrained(folder, seed=config.run.seed, padding=section.padding, attention=section.attention)
+    else:
+        # Plain CLIP leaves the number of slots open; then the clip decides.
+        frames = choose_sampling(config.data, clip_frames=0).frames_per_clip
+        model = load_checkpoint(
+            section.weights,
+            family=section.family,
+            header=section.header,
+            max_words=section.max_words,
+            max_frames=frames,
+            padding=section.padding,
+            attention=section.attention,
+        )
+    return model.to(world.device)
+
+
+def score_videos(config: Config, setup: Setup, run: Run) -> Scored:
+    """Curves of all videos of the splits to be scored: stored features where there are, else one pass over the file.
+
+    Every process takes its share of the videos and gets everyone's curves. Raises DataError for the first video that
+    cannot be read, unless `data.skip_unreadable` is set.
+    """
+    videos = [video for split in scored_splits(config, setup.corpus) for video in setup.corpus.of_split(split)]
+    mine = distributed.shard(videos, run.world)
+    store = FeatureStore(Path(config.data.features or Path(config.run.root) / "features"))
+    reading = Reading(
+        fps=setup.sampling.fps,
+        size=setup.model.picture.size,
+        crop=config.data.crop,
+        batch=config.model.frames_per_forward,
+        decoder=config.data.decoder,
+        threads=config.data.decode_threads,
+        timeout_seconds=config.data.decode_timeout_seconds,
+    )
+    encode, key = _encoder(config, setup, run.world.device), _stored_key(setup)
+    curves, skipped = [], {}
+    with Progress(len(mine), name="videos", unit="videos", is_shown=run.world.is_main) as progress:
+        for video, stored in feature_pass(mine, encode, store=store, key=key, reading=reading, progress=progress):
+            try:
+                if isinstance(stored, DataError):
+                    raise stored
+                curves.append(_curve(video.id, stored, setup, run.world.device))
+            except DataError as error:
+                if not config.data.skip_unreadable:
+                    raise
+                log.warning("left out: %s", error)
+                skipped[video.id] = str(error)
+    shares = distributed.gather((curves, skipped), run.world)
+    found = {curve.video: curve for share, _ in shares for curve in share}
+    left_out = {name: reason for _, share in shares for name, reason in share.items()}
+    left_out |= {one.id: one.why for one in setup.corpus.missing}
+    if not found:
+        reason = next(iter(left_out.values()), "none found")
+        raise DataError("no video could be scored", config.data.video or config.data.root or config.data.name, reason)
+    return Scored([found[video.id] for video in videos if video.id in found], left_out)
+
+
+def scored_splits(config: Config, corpus: Corpus) -> tuple[str, ...]:
+    """The configured splits that have videos; the only one of a data set without splits."""
+    present = {video.split for video in corpus.videos}
+    if present == {"all"}:
+        return ("all",)
+    chosen = tuple(split for split in config.data.evaluate if split in present)
+    if not chosen:
+        raise ConfigError(f"data.evaluate={','.join(config.data.evaluate)}", why=f"found splits {sorted(present)}")
+    return chosen
+
+
+def settings(config: Config, setup: Setup) -> dict[str, Any]:
+    """What the environment report adds to machine and versions: the batch and clip settings of the run."""
+    return {
+        "data": setup.corpus.name,
+        "weights": config.model.weights,
+        "weights_digest": setup.model.stored_digest(),
+        "model": setup.model.protocol,
+        "precision": setup.precision,
+        "attention": config.model.attention,
+        "seed": config.run.seed,
+        **setup.sampling._asdict(),
+        "word_slots": setup.text.tokens.shape[1],
+        "picture_size": setup.model.picture.size,
+        "crop": config.data.crop,
+        "decoder": config.data.decoder,
+        "frames_per_forward": config.model.frames_per_forward,
+    }
+
+
+def _encode_queries(config: Config, model: VideoTextModel, corpus: Corpus, world: World, chosen: str) -> Embeddings:
+    weights = config.model.weights.removeprefix(UNTRAINED)
+    place = _tokenizer_place(config.model.tokenizer or weights)
+    tokens = load_tokenizer(place)([query.text for query in corpus.queries], model.text_slots)
+    if int(tokens.input_ids.max()) >= model.vocabulary:
+        found = f"ids up to {int(tokens.input_ids.max())}, the weights know {model.vocabulary}"
+        raise WeightsError(
+            "tokenizer and weights do not fit", place, found, "--model.tokenizer=FOLDER of these weights"
+        )
+    for text, rest in tokens.cut.items():
+        log.warning("query too long for %d tokens, left out at its end: “%s” (of “%s”)", model.text_slots, rest, text)
+    encode = _cast(model.encode_text, chosen, world.device)
+    return encode(tokens.input_ids.to(world.device), tokens.mask.to(world.device))
+
+
+def _tokenizer_place(name: str) -> Path:
+    """A weight file's tokenizer lies in its folder."""
+    path = locate(name)
+    return path.parent if path.is_file() and path.suffix not in {".gz", ".txt"} else path
+
+
+def _encoder(config: Config, setup: Setup, device: torch.device) -> Encode:
+    """What turns a video's frames into the arrays that the store keeps."""
+    model, sampling = setup.model, setup.sampling
+
+    def frames(batches: Iterator[Tensor], count: int, duration: float, video: str) -> dict[str, np.ndarray]:
+        clip_rows(np.zeros(1), count, sampling, video=video)  # refuses a video shorter than a clip before the work
+        encode = _cast(model.encode_frames, setup.precision, device)
+        return encode_frames(batches, encode, picture=model.picture, device=device, video=video)
+
+    def clips(batches: Iterator[Tensor], count: int, duration: float, video: str) -> dict[str, np.ndarray]:
+        rows = clip_rows(curve_times(duration, sampling.stride_seconds), count, sampling, video=video)
+        return encode_clips(
+            batches,
+            _cast(model.encode_video, setup.precision, device),
+            rows=rows,
+            clips_per_forward=max(1, config.model.frames_per_forward // sampling.frames_per_clip),
+            picture=model.picture,
+            device=device,
+            video=video,
+        )
+
+    return frames if model.reuses_frames else clips
+
+
+def _stored_key(setup: Setup) -> dict[str, Any]:
+    """What stored arrays depend on beside the file and its reading."""
+    key = {"weights": setup.model.stored_digest(), "picture": list(setup.model.picture), "precision": setup.precision}
+    return key if setup.model.reuses_frames else {**key, "clips": list(setup.sampling)}
+
+
+def _curve(video: str, stored: Mapping[str, np.ndarray], setup: Setup, device: torch.device) -> Curve:
+    duration = float(stored["duration"])
+    times = curve_times(duration, setup.sampling.stride_seconds)
+    rows = clip_rows(times, int(stored["frames"]), setup.sampling, video=video)
+    scores = score_stored(stored, setup.text, setup.model, rows=rows, device=device)
+    check_finite(scores, video)
+    return Curve(video, times, scores, duration)
+
+
+def _cast(function: Callable, chosen: str, device: torch.device) -> Callable:
+    """`function` with its towers in the chosen precision."""
+
+    def call(*arguments: Tensor) -> Any:
+        with torch.inference_mode(), precision.autocast(chosen, device):
+            return function(*arguments)
+
+    return call

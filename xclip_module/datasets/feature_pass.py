@@ -1,0 +1,144 @@
+"""Features of many videos: from the store where they are, else from one pass over each file.
+
+N frames of the grid, H picture side.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from xclip_module.datasets.corpus import Video
+from xclip_module.datasets.decode_ahead import Batch, Job, decode_ahead
+from xclip_module.datasets.features import FeatureStore, identity
+from xclip_module.datasets.frame_folder import FrameFolder
+from xclip_module.datasets.video import decoder_version
+from xclip_module.errors import DataError
+from xclip_module.progress import Progress
+
+Arrays = dict[str, np.ndarray]
+# From batches of uint8 frames [n, 3, H, H], the number of frames N, the duration in seconds and the video's name.
+Encode = Callable[[Iterator[Tensor], int, float, str], Arrays]
+
+_MOST_THREADS = 8
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How videos are read: the frame grid, the square picture, batches, and by which decoder."""
+
+    fps: float
+    size: int
+    crop: str
+    batch: int
+    decoder: str
+    threads: int
+    timeout_seconds: float
+
+    def key(self) -> dict[str, Any]:
+        """What stored features depend on. With "auto" the reader follows from the file and these versions."""
+        readers = [decoder_version(name) for name in ("pyav", "decord", "pillow")]
+        return {"fps": self.fps, "size": self.size, "crop": self.crop, "decoder": self.decoder, "readers": readers}
+
+
+def feature_pass(
+    videos: Sequence[Video],
+    encode: Encode,
+    *,
+    store: FeatureStore,
+    key: Mapping[str, Any],
+    reading: Reading,
+    progress: Progress,
+) -> Iterator[tuple[Video, Arrays | DataError]]:
+    """Every video with its arrays, or with the DataError that says why there are none; stored ones come first.
+
+    The arrays are the encoder's, with "duration" (seconds) and "frames" (grid frames) added.
+    key: what the arrays depend on beside the reading and the file (weights, precision, cut of clips).
+    """
+    keys: dict[str, dict[str, Any]] = {}
+    unread = []
+    for video in videos:
+        stored: Arrays | DataError | None
+        try:
+            keys[video.id] = {**key, **reading.key(), "video": video.id, "file": identity(video.source)}
+            stored = store.load(keys[video.id])
+        except OSError as error:
+            stored = DataError("unreadable video", error.filename, error.strerror or "")
+        if stored is None:
+            unread.append(video)
+        else:
+            progress.advance(1, video.id)
+            yield video, stored if isinstance(stored, DataError) else _checked(video, stored)
+    for video, result in _read(unread, encode, reading, progress):
+        if not isinstance(result, DataError):
+            store.save(keys[video.id], result)
+        yield video, result
+
+
+def _read(
+    videos: Sequence[Video], encode: Encode, reading: Reading, progress: Progress
+) -> Iterator[tuple[Video, Arrays | DataError]]:
+    opened = decode_ahead(
+        [Job(video.id, video.source, reading.fps) for video in videos],
+        size=reading.size,
+        crop=reading.crop,
+        threads=reading.threads or _default_threads(),
+        batch=reading.batch,
+        decoder=reading.decoder,
+        timeout_seconds=reading.timeout_seconds,
+    )
+    for video, (job, batches) in zip(videos, opened, strict=True):
+        done = progress.done
+        result: Arrays | DataError
+        try:
+            result = _read_one(video, job, batches, encode, progress)
+        except DataError as error:
+            result = error
+        progress.advance(done + 1 - progress.done)
+        yield video, result
+
+
+def _read_one(video: Video, job: Job, batches: Iterator[Batch], encode: Encode, progress: Progress) -> Arrays:
+    if job.times is None:
+        next(batches)  # raises why the video could not be opened
+    assert job.times is not None, "an opened job knows its times"
+    assert not isinstance(job.source, Path), "an opened job is probed"
+    frames, duration = len(job.times), job.source.duration
+    _check_length(video, duration)
+
+    def counted() -> Iterator[Tensor]:
+        for batch in batches:
+            yield batch.frames
+            progress.advance(len(batch.times) / frames, video.id)
+
+    arrays = encode(counted(), frames, duration, video.id)
+    return {**arrays, "duration": np.array(duration), "frames": np.array(frames)}
+
+
+def _checked(video: Video, arrays: Arrays) -> Arrays | DataError:
+    try:
+        _check_length(video, float(arrays["duration"]))
+    except DataError as error:
+        return error
+    return arrays
+
+
+def _check_length(video: Video, duration: float) -> None:
+    """Refuses labels of another video: their length and the file's must agree to the labels' own period."""
+    if video.label_seconds and abs(duration - video.label_seconds) > video.label_tolerance + 1e-6:
+        raise DataError(
+            "labels and video differ in length",
+            video.source.folder if isinstance(video.source, FrameFolder) else video.source,
+            f"the video lasts {duration:.2f} s, the labels of {video.id} {video.label_seconds:.2f} s",
+            "put the label file of this very video beside it",
+        )
+
+
+def _default_threads() -> int:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return max(1, min(_MOST_THREADS, cores // (2 * local)))

@@ -1,0 +1,198 @@
+"""Query and moment lists for any folder of videos, and one's own recordings without annotations."""
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from xclip_module.config import DataConfig
+from xclip_module.datasets.corpus import Corpus, Missing, Query, Segment, Video, split_hash
+from xclip_module.datasets.layout import VIDEO_SUFFIXES
+from xclip_module.errors import ConfigError, DataError
+
+# The column names that the thesis' own files use, first ours.
+_COLUMNS = {
+    "video": ("video", "video_id", "vid"),
+    "query": ("query", "text"),
+    "start": ("start_time", "start_frame"),
+    "end": ("end_time", "end_frame"),
+}
+
+
+class Entry(NamedTuple):
+    """One line of a list: segments None = not annotated, empty = annotated as absent; seconds 0 = length unknown."""
+
+    video: str
+    query: str
+    segments: tuple[Segment, ...] | None
+    seconds: float
+
+
+def load_moments(data: DataConfig) -> Corpus:
+    """A .csv of triplets or a QVHighlights-style .jsonl, over the videos of a folder.
+
+    csv: columns video|video_id, query|text, start_time|start_frame, end_time|end_frame, optional fps (needed for
+    frames). jsonl: vid, query, duration, relevant_windows [[start, end], …] in seconds.
+    Raises DataError with file and line for what cannot be read, and for listed videos that are not there.
+    """
+    if not data.annotations:
+        raise ConfigError("data.name=moments needs a list", attempt="--data.annotations=moments.csv (or .jsonl)")
+    path, root = Path(data.annotations), Path(data.root or ".")
+    entries = read_entries(path)
+    names = list(dict.fromkeys(entry.video for entry in entries))
+    files = _find(names, root)
+    missing = tuple(name for name in names if name not in files)
+    if missing and not data.skip_unreadable:
+        shown = ", ".join(missing[:5]) + (" …" if len(missing) > 5 else "")
+        raise DataError(f"{len(missing)} listed videos missing", root, shown, "--data.root=FOLDER that holds them")
+    truth: dict[str, dict[str, tuple[Segment, ...]]] = {name: {} for name in names}
+    for entry in entries:
+        if entry.segments is not None:
+            known = truth[entry.video].get(entry.query, ())
+            truth[entry.video][entry.query] = tuple(sorted({*known, *entry.segments}))
+    seconds = {entry.video: entry.seconds for entry in entries}
+    videos = tuple(
+        Video(name, files[name], "all", seconds[name], 1.0 if seconds[name] else 0.0) for name in names if name in files
+    )
+    queries = tuple(Query(text, text, "free") for text in dict.fromkeys(entry.query for entry in entries))
+    protocol = f"{path.name}, all videos, split {split_hash({'all': tuple(names)})}"
+    return Corpus(
+        "moments", videos, queries, truth, protocol, tuple(Missing(name, "all", "no video") for name in missing)
+    )
+
+
+def load_recordings(data: DataConfig) -> Corpus:
+    """One video file, or every video of a folder, with the user's own sentences and no truth.
+
+    Raises ConfigError for no sentence or an empty one, DataError for no video.
+    """
+    path = Path(data.video)
+    if not path.exists():
+        raise DataError("no such video", path, "no such file or folder", "--data.video=FILE")
+    files = sorted(_video_files(path)) if path.is_dir() else [path]
+    if not files:
+        raise DataError("no video found", path, f"expected files such as {', '.join(sorted(VIDEO_SUFFIXES)[:4])}")
+    queries = tuple(Query(text, text, "free") for text in split_queries(data.queries))
+    videos = tuple(Video(str(file.relative_to(path)) if path.is_dir() else file.stem, file, "all") for file in files)
+    return Corpus("video", videos, queries, {}, "own recording, no annotations")
+
+
+def split_queries(text: str) -> tuple[str, ...]:
+    """The sentences between semicolons.
+
+    Raises ConfigError when there is none or one is empty.
+
+    >>> split_queries("a clip is set; the bag is closed")
+    ('a clip is set', 'the bag is closed')
+    """
+    queries = [" ".join(part.split()) for part in text.split(";")]
+    if not all(queries):
+        number = queries.index("") + 1
+        where = f"sentence {number} of {len(queries)} is empty" if text.strip() else "no sentence given"
+        raise ConfigError("empty query", why=where, attempt='--data.queries="the gallbladder is put in a bag"')
+    return tuple(dict.fromkeys(queries))
+
+
+def read_entries(path: Path) -> list[Entry]:
+    """The lines of a .csv or .jsonl list, in order. Raises DataError with file and line."""
+    if not path.is_file():
+        raise DataError("no such annotation file", path, attempt="--data.annotations=FILE")
+    entries = list(_from_jsonl(path) if path.suffix == ".jsonl" else _from_csv(path))
+    if not entries:
+        raise DataError("empty annotation file", path)
+    return entries
+
+
+def _video_files(root: Path) -> list[Path]:
+    if not root.is_dir():
+        raise DataError("data root not found", root, "no such folder", "--data.root=FOLDER")
+    return [file for file in root.rglob("*") if file.suffix.lower() in VIDEO_SUFFIXES]
+
+
+def _find(names: Sequence[str], root: Path) -> dict[str, Path]:
+    """The file of each listed video, named with or without its suffix, anywhere under `root`."""
+    found: dict[str, Path] = {}
+    wanted = set(names)
+    for file in _video_files(root):
+        for name in wanted & {file.name, file.stem}:
+            if name in found:
+                raise DataError(f"two videos named {name}", found[name], f"and {file}", "list them with their suffix")
+            found[name] = file
+    return found
+
+
+def _from_csv(path: Path) -> Iterator[Entry]:
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise DataError("unreadable annotation file", path, str(error).split("\n")[0]) from error
+    table.columns = table.columns.str.strip()
+    columns = {role: next((n for n in names if n in table.columns), None) for role, names in _COLUMNS.items()}
+    if absent := ["|".join(_COLUMNS[role]) for role, name in columns.items() if name is None]:
+        found = f"found {', '.join(table.columns)}; missing {', '.join(absent)}"
+        raise DataError("wrong header", f"{path}, line 1", found)
+    for number, row in enumerate(table.to_dict("records"), start=2):
+        place = f"{path}, line {number}"
+        start, end = (_seconds(row, str(columns[side]), place) for side in ("start", "end"))
+        yield _entry(row[columns["video"]], row[columns["query"]], [(start, end)], 0.0, place)
+
+
+def _seconds(row: dict[str, str], column: str, place: str) -> float:
+    value = _number(row[column], column, place)
+    if column.endswith("_time"):
+        return value
+    if not row.get("fps", "").strip():
+        raise DataError(
+            "frame numbers without a rate", place, f"{column} needs a column fps, or {column[:-5]}time instead"
+        )
+    fps = _number(row["fps"], "fps", place)
+    if fps <= 0:
+        raise DataError("wrong fps", place, f"found {row['fps']!r}, expected frames per second")
+    return value / fps
+
+
+def _from_jsonl(path: Path) -> Iterator[Entry]:
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+        place = f"{path}, line {number}"
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise DataError("not JSON", place, str(error)) from error
+        if not isinstance(row, dict) or not {"vid", "query"} <= set(row):
+            raise DataError("wrong line", place, "expected an object with vid, query, duration, relevant_windows")
+        windows = row.get("relevant_windows")
+        seconds = _number(row.get("duration", 0), "duration", place)
+        yield _entry(row["vid"], row["query"], _windows(windows, place), seconds, place)
+
+
+def _windows(windows: Any, place: str) -> list[Segment] | None:
+    if windows is None:
+        return None
+    if not isinstance(windows, list) or not all(isinstance(w, Sequence) and len(w) == 2 for w in windows):
+        raise DataError("wrong relevant_windows", place, f"found {str(windows)[:60]}, expected [[start, end], …]")
+    return [(_number(a, "start", place), _number(b, "end", place)) for a, b in windows]
+
+
+def _entry(video: Any, query: Any, segments: list[Segment] | None, seconds: float, place: str) -> Entry:
+    video, query = str(video).strip(), " ".join(str(query).split())
+    if not video or not query:
+        raise DataError("empty query" if video else "empty video", place)
+    for start, end in segments or ():
+        if not 0 <= start < end:
+            raise DataError("wrong moment", place, f"found {start:g} to {end:g} s, expected 0 <= start < end")
+    return Entry(video, query, None if segments is None else tuple(segments), seconds)
+
+
+def _number(value: Any, name: str, place: str) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise DataError(f"wrong {name}", place, f"found {value!r}, expected a number")
+    return number

@@ -1,0 +1,40 @@
+"""How a picture becomes the square that CLIP sees."""
+
+import numpy as np
+import torch
+from torchvision.transforms import v2
+
+CROPS = ("center", "squash", "pad")
+
+
+def to_square(frame: np.ndarray, *, size: int, crop: str = "center") -> torch.Tensor:
+    """A picture [H, W, 3] uint8 as a square [3, size, size] uint8, by bicubic resampling with antialiasing.
+
+    center: short side to `size`, then the middle (CLIP's own preprocessing; 16:9 loses its sides).
+    squash: both sides to `size`, everything kept, shapes distorted.  pad: long side to `size`, black bars.
+    Source: Radford et al. 2021, openai/CLIP clip.py `_transform`; within 1 grey level of it (PIL's bicubic).
+    """
+    if crop not in CROPS:
+        raise ValueError(f"crop {crop!r}, expected one of {CROPS}")
+    height, width = frame.shape[:2]
+    picture = torch.from_numpy(frame).permute(2, 0, 1)
+    if crop == "squash":
+        picture = _resize(picture, [size, size])
+    elif crop == "center":
+        picture = v2.functional.center_crop(_resize(picture, [size]), [size, size])
+    else:
+        scale = size / max(height, width)
+        inner = [max(round(side * scale), 1) for side in (height, width)]
+        picture = _pad(_resize(picture, inner), size)
+    # NumPy copies on one thread; torch would wake its pool in every reading thread.
+    return torch.from_numpy(np.ascontiguousarray(picture.numpy()))
+
+
+def _resize(picture: torch.Tensor, shape: list[int]) -> torch.Tensor:
+    return v2.functional.resize(picture, shape, interpolation=v2.InterpolationMode.BICUBIC, antialias=True)
+
+
+def _pad(picture: torch.Tensor, size: int) -> torch.Tensor:
+    spare = [size - side for side in (picture.shape[2], picture.shape[1])]
+    left, top = (side // 2 for side in spare)
+    return v2.functional.pad(picture, [left, top, spare[0] - left, spare[1] - top])

@@ -1,0 +1,68 @@
+"""All that differs between one process and several under torchrun."""
+
+import datetime
+import os
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+import torch.distributed as dist
+
+T = TypeVar("T")
+
+# Ranks finish their videos hours apart; a rank that dies is torchrun's business, which ends the others.
+_PATIENCE = datetime.timedelta(days=30)
+
+
+class World(NamedTuple):
+    """This process among all: rank of size, and the device it computes on."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        """True for the one process that prints and writes results."""
+        return self.rank == 0
+
+
+def start(device: str) -> World:
+    """The world that torchrun's environment describes, or one process.
+
+    device: "auto" takes CUDA where there is one, else "cpu" or "cuda".
+    """
+    name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    number = int(os.environ.get("LOCAL_RANK", "0"))
+    chosen = torch.device(name, number % max(1, torch.cuda.device_count())) if name == "cuda" else torch.device(name)
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
+    if size > 1:
+        # Only Python objects travel so far, so gloo serves both devices.
+        dist.init_process_group("gloo", timeout=_PATIENCE)
+    return World(rank, size, chosen)
+
+
+def stop(world: World) -> None:
+    """Leaves the process group."""
+    if world.size > 1 and dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def shard(items: Sequence[T], world: World) -> list[T]:
+    """This rank's share: every item belongs to exactly one rank.
+
+    >>> shard("abcde", World(1, 2, torch.device("cpu")))
+    ['b', 'd']
+    """
+    return list(items[world.rank :: world.size])
+
+
+def gather(value: Any, world: World) -> list[Any]:
+    """Every rank's value, by rank, on every rank; uneven and nested values are fine."""
+    if world.size == 1:
+        return [value]
+    values = [None] * world.size
+    dist.all_gather_object(values, value)
+    return values

@@ -1,0 +1,1 @@
+"""Scores to numbers: encoding once, curves, moments, metrics and controls."""

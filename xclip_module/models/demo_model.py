@@ -1,0 +1,66 @@
+"""The shape and tokenizer of the small model that the demo runs: `python -m xclip_module.models.demo_model`."""
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from tokenizers import trainers
+
+from xclip_module import storage
+from xclip_module.models.spec import Tower, TwoTowerSpec
+from xclip_module.models.tokenizer import END, START, byte_letters, clip_tokenizer
+from xclip_module.models.weights import FORMAT, spec_to_json
+
+_VOCABULARY = 1024
+
+
+def write_demo_model(folder: Path, sentences: Sequence[str]) -> TwoTowerSpec:
+    """Writes config.json and tokenizer.json, no weights, and returns the shape.
+
+    The tokenizer is CLIP's kind (byte-level pairs, lower case) with merges learned from `sentences`; any other text is
+    spelled out, so nothing is unknown to it. The same sentences give the same files.
+    """
+    letters = byte_letters()
+    alphabet = [*letters, *(letter + "</w>" for letter in letters)]
+    tokenizer = clip_tokenizer({piece: number for number, piece in enumerate(alphabet)}, [])
+    trainer = trainers.BpeTrainer(
+        vocab_size=_VOCABULARY,
+        min_frequency=1,
+        show_progress=False,
+        initial_alphabet=letters,
+        end_of_word_suffix="</w>",
+        special_tokens=[],
+    )
+    tokenizer.train_from_iterator(sentences, trainer)
+    learned = json.loads(tokenizer.to_str())["model"]["merges"]
+    merges = [(first, second) for first, second in learned]
+    pieces = [*alphabet, *("".join(pair) for pair in merges), START, END]
+    final = clip_tokenizer({piece: number for number, piece in enumerate(pieces)}, merges)
+    storage.write_text(folder / "tokenizer.json", final.to_str(pretty=True) + "\n")
+    spec = TwoTowerSpec(
+        vision=Tower(width=192, layers=4, heads=3, hidden=768),
+        text=Tower(width=128, layers=3, heads=2, hidden=512),
+        embed=128,
+        image=112,
+        patch=16,
+        context=77,
+        vocabulary=len(pieces),
+        words=32,
+        frames=4,
+        masked=True,
+    )
+    storage.write_json(folder / "config.json", {"format": FORMAT, "spec": spec_to_json(spec)})
+    return spec
+
+
+def main() -> None:
+    """Writes data/demo/model from the sentences of data/prompts/clinical.csv."""
+    data = Path(__file__).parents[2] / "data"
+    with (data / "prompts" / "clinical.csv").open(newline="", encoding="utf-8") as file:
+        sentences = [row["text"] for row in csv.DictReader(file)]
+    write_demo_model(data / "demo" / "model", sentences)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,31 @@
+"""In which precision the towers compute; heads are always float32."""
+
+import torch
+
+from xclip_module.errors import ConfigError
+
+_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+def choose(precision: str, device: torch.device) -> str:
+    """The name that "auto" stands for on this device: fp16 on CUDA, bf16 on a CPU with bf16 units, else fp32.
+
+    Raises ConfigError for fp16 on a CPU, which computes it many times slower than fp32.
+    """
+    if precision == "fp16" and device.type == "cpu":
+        raise ConfigError("run.precision=fp16 needs a GPU", why="found a CPU", attempt="--run.precision=auto")
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        return "fp16"
+    return "bf16" if _has_bf16_units() else "fp32"
+
+
+def autocast(precision: str, device: torch.device) -> torch.autocast:
+    """The autocast context of a chosen precision."""
+    return torch.autocast(device.type, dtype=_DTYPES[precision], enabled=precision != "fp32")
+
+
+def _has_bf16_units() -> bool:
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("amx_tile") or capabilities.get("avx512_bf16"))
