@@ -3,21 +3,18 @@
 import logging
 import os
 import re
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
 import av
+import barcode
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests import barcode
 from xclip_module.datasets import decord_reader, pyav_reader
 from xclip_module.datasets.frame_folder import FrameFolder
 from xclip_module.datasets.probe import probe
-from xclip_module.datasets.transform import to_square
 from xclip_module.datasets.video import choose_reader, decoder_version, frame_times, fresh_starts, read_frames
 from xclip_module.datasets.video_info import frames_on_show
 from xclip_module.errors import DataError
@@ -26,6 +23,8 @@ UNEVEN = np.cumsum([0, *([0.02, 0.04, 0.12, 0.5, 0.04] * 30)])[:150].tolist()
 OPEN = {"x264-params": "open-gop=1"}
 X265_CLOSED = {"x265-params": "keyint=30:bframes=3:open-gop=0:scenecut=0:log-level=none:pools=1:frame-threads=1"}
 X265_LAYERS = {"x265-params": "keyint=60:bframes=4:temporal-layers=3:log-level=none:pools=1:frame-threads=1"}
+ALL_KEYS = {"x264-params": "keyint-min=1:scenecut=400"}
+FRAGMENTS = {"movflags": "frag_keyframe+empty_moov"}
 VP9 = {"deadline": "realtime", "cpu-used": "8"}
 
 # name: (how it is written, whether decord may read it)
@@ -40,10 +39,11 @@ VARIANTS: dict[str, tuple[dict, bool]] = {
     "open.mp4": ({"gop": 25, "options": OPEN}, False),
     "open.mkv": ({"gop": 25, "options": OPEN}, False),
     "refresh.mp4": ({"gop": 25, "bframes": 0, "options": {"x264-params": "intra-refresh=1"}}, False),
+    "short_gops.mp4": ({"gop": 2, "times": UNEVEN, "container_options": FRAGMENTS, "options": ALL_KEYS}, False),
     "interlaced.mp4": ({"options": {"x264-params": "tff=1"}}, True),
     "uneven.mp4": ({"times": UNEVEN}, True),
     "uneven.mkv": ({"times": UNEVEN}, True),
-    "fragments.mp4": ({"gop": 25, "container_options": {"movflags": "frag_keyframe+empty_moov"}}, True),
+    "fragments.mp4": ({"gop": 25, "container_options": FRAGMENTS}, True),
     "faststart.mp4": ({"container_options": {"movflags": "faststart"}}, True),
     "long_audio.mp4": ({"audio_seconds": 9}, True),
     "odd_444.mp4": ({"size": (161, 121), "pix_fmt": "yuv444p"}, True),
@@ -71,7 +71,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def textured(folder):
     """Noise in every frame, so that any decoding difference shows in the pixels; 12 s with B-frames."""
-    return barcode.write_video(folder / "textured.mp4", frames=300, size=(160, 96), gop=100, texture=30)
+    return barcode.write_video(folder / "textured.mp4", frames=300, size=(160, 96), gop=100, bframes=5, texture=30)
 
 
 def written(folder: Path, name: str) -> tuple[Path, list[float]]:
@@ -112,19 +112,18 @@ def test_decord_reads_the_same_numbers_or_is_refused(folder, name):
         assert numbers == expected(shown, times)
 
 
-@pytest.mark.parametrize("name", ["plain.mp4", "gop25.mp4", "open.mp4", "plain.ts"])
-@pytest.mark.parametrize("container", [".mp4", ".mkv"])
+@pytest.mark.parametrize("name", ["plain.mp4", "gop25.mp4", "open.mp4"])
+@pytest.mark.parametrize("container", ["mp4", "mkv"])
 def test_a_stream_copied_cut_shows_the_frames_of_its_time_span(folder, name, container):
     source, _ = written(folder, name)
-    first = {".mp4": 2.2, ".mkv": 0.0 if name == "plain.mp4" else 2.0}[container]
+    # mp4 hides the run-up from the key frame behind an edit list, mkv shows it.
+    first = 55 if container == "mp4" else 0 if name == "plain.mp4" else 50
     for stop in (3.0, 5.1):
-        info = probe(barcode.remux(source, folder / f"cut{container}", start=2.2, stop=stop))
-        if container == ".mp4":
-            assert "edit list" in info.decord_refusal
+        info = probe(barcode.remux(source, folder / f"cut.{container}", start=2.2, stop=stop))
+        assert ("edit list" in info.decord_refusal) == (container == "mp4")
         numbers = [barcode.read_number(picture) for picture in read_frames(info, info.times)]
-        begin = round(first * 25)
-        assert numbers == list(range(begin, begin + len(numbers)))
-        assert (stop - first) * 25 - 3 <= len(numbers) <= (stop - first) * 25 + 3
+        assert numbers == [first + round(time * 25) for time in info.times]
+        assert abs(first + len(numbers) - stop * 25) <= 3
 
 
 def test_a_transport_stream_recorded_from_the_middle_begins_at_its_first_key_frame(folder):
@@ -164,7 +163,7 @@ def test_at_one_frame_per_second_less_than_half_of_the_frames_is_decoded(texture
     assert 12 <= len(decoded) < 150
 
 
-@pytest.mark.parametrize("name", ["gop25.mp4", "gop25.mkv", "intra.mp4", "hevc.mp4", "uneven.mp4", "plain.ts"])
+@pytest.mark.parametrize("name", ["gop25.mp4", "gop25.mkv", "intra.mp4", "hevc.mp4", "plain.ts"])
 def test_reading_from_every_fresh_start_gives_what_one_pass_gives(folder, name, monkeypatch):
     monkeypatch.setattr(pyav_reader, "_SEEK_PACKETS", 3)
     info = probe(written(folder, name)[0])
@@ -206,75 +205,6 @@ def test_both_readers_use_the_colour_matrix_that_the_file_states(folder):
         np.testing.assert_array_equal(*pair)
         colours[matrix] = pair[0][32, 32].astype(int)
     assert np.abs(colours[1] - colours[6]).max() > 5
-
-
-def broken(folder: Path, kind: str, source: Path) -> Path:
-    path = folder / f"{kind}.mp4"
-    content = source.read_bytes()
-    writings = {
-        "empty": b"",
-        "zeros": bytes(5000),
-        "noise": np.random.default_rng(0).bytes(5000),
-        "page": b"<!DOCTYPE html><html>404 Not Found</html>",
-        "pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
-        "playlist": f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{source}\n".encode(),
-        "concat": f"ffconcat version 1.0\nfile '{source}'\n".encode(),
-        "header_only": content[:32],
-        "short_by_one": content[:-1],
-    }
-    path.write_bytes(writings.get(kind, b""))
-    if kind == "folder":
-        path.unlink()
-        path.mkdir()
-    elif kind in ("missing", "dangling"):
-        path.unlink()
-        if kind == "dangling":
-            path.symlink_to(folder / "gone.mp4")
-    elif kind == "audio":
-        barcode.write_audio(path)
-    elif kind == "photo":
-        Image.new("RGB", (50, 40)).save(path, "JPEG")
-    return path
-
-
-KINDS = "empty zeros noise page pointer playlist concat header_only short_by_one folder missing dangling audio photo"
-
-
-@pytest.mark.parametrize("kind", KINDS.split())
-def test_what_is_no_video_is_refused_in_one_line_that_names_it(folder, textured, kind):
-    path = broken(folder, kind, textured)
-    with pytest.raises(DataError) as caught:
-        probe(path)
-    assert re.fullmatch(rf"[^\n]+: {re.escape(str(path))}: [^\n]+; try: [^\n]+", str(caught.value))
-
-
-@pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi", "ts"])
-@pytest.mark.parametrize("movflags", ["", "faststart", "frag_keyframe+empty_moov"])
-@pytest.mark.parametrize("share", [0.6, 0.99])
-def test_a_file_that_was_cut_short_is_refused(folder, suffix, movflags, share):
-    if movflags and suffix != "mp4":
-        pytest.skip("an option of mp4")
-    path = folder / f"short.{suffix}"
-    options = {"movflags": movflags} if movflags else {}
-    barcode.write_video(path, frames=60, gop=20, texture=20, container_options=options)
-    barcode.truncate(path, share)
-    with pytest.raises(DataError, match=r"short\.\w+: (cut short|no index|damaged)"):
-        list(read_frames(probe(path), np.arange(60) / 25))
-
-
-@pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi", "ts"])
-def test_damage_in_the_middle_is_an_error_with_file_and_second_and_not_a_picture(folder, suffix):
-    path = barcode.write_video(folder / f"damaged.{suffix}", frames=100, size=(160, 96), gop=25, texture=30)
-    barcode.spoil(path, place=0.5)
-    seen = []
-
-    def look() -> None:
-        info = probe(path)
-        seen.extend(barcode.read_number(picture) for picture in read_frames(info, info.times))
-
-    with pytest.raises(DataError, match=rf"damaged\.{suffix}: damaged at [12]\.\d s"):
-        look()
-    assert seen == list(range(len(seen)))
 
 
 def test_a_refused_file_is_named_once_in_the_log_and_read_with_pyav(folder, caplog):
@@ -332,6 +262,8 @@ def test_an_abandoned_reader_leaves_no_file_and_no_thread_open(folder):
     assert threading.active_count() == threads
 
 
+# Python 3.12 warns of forks beside threads; this test is about what then happens.
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 def test_a_reader_carried_across_a_fork_says_so_and_the_child_can_read_afresh(textured):
     info = probe(textured)
     reader = read_frames(info, info.times)
@@ -378,45 +310,3 @@ def test_a_folder_of_pictures_is_read_by_time_and_a_broken_picture_is_named(tmp_
         list(read_frames(source, times))
     with pytest.raises(DataError, match=r"00003\.jpg"):
         list(read_frames(source, times[-1:]))
-
-
-def test_the_center_crop_is_clips_own_within_one_grey_level():
-    for height, width in [(480, 854), (854, 480), (240, 320), (121, 161), (224, 224), (100, 60)]:
-        frame = np.random.default_rng(height).integers(0, 256, (height, width, 3)).astype(np.uint8)
-        short = min(height, width)
-        inner = [int(224 * side / short) for side in (width, height)]
-        left, top = (round((side - 224) / 2) for side in inner)
-        resized = Image.fromarray(frame).resize(inner, Image.Resampling.BICUBIC)
-        reference = np.asarray(resized.crop((left, top, left + 224, top + 224)), int)
-        square = to_square(frame, size=224, crop="center")
-        assert tuple(square.shape) == (3, 224, 224)
-        assert np.abs(square.permute(1, 2, 0).numpy() - reference).max() <= 1
-
-
-def test_squash_keeps_everything_and_pad_keeps_the_shape():
-    frame = np.random.default_rng(0).integers(1, 256, (48, 96, 3)).astype(np.uint8)
-    squashed = np.asarray(Image.fromarray(frame).resize((32, 32), Image.Resampling.BICUBIC), int)
-    assert np.abs(to_square(frame, size=32, crop="squash").permute(1, 2, 0).numpy() - squashed).max() <= 1
-    padded = to_square(frame, size=32, crop="pad").permute(1, 2, 0).numpy()
-    inner = np.asarray(Image.fromarray(frame).resize((32, 16), Image.Resampling.BICUBIC), int)
-    assert np.abs(padded[8:24] - inner).max() <= 1
-    assert not padded[:8].any()
-    assert not padded[24:].any()
-    with pytest.raises(ValueError, match="center"):
-        to_square(frame, size=32, crop="middle")
-
-
-def test_a_hung_decoder_ends_the_process_with_the_files_name():
-    script = """
-import time
-from pathlib import Path
-from xclip_module.datasets.watchdog import watching
-with watching(Path("quick.mp4"), 0.5):
-    pass
-with watching(Path("a/stuck.mp4"), 0.5):
-    time.sleep(60)
-"""
-    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=False)
-    assert run.returncode == 7
-    line = "error: decoder hung: a/stuck.mp4: no frame for 0.5 s; "
-    assert run.stderr == f"{line}try: ffmpeg -i a/stuck.mp4 -c:v libx264 -crf 18 a/stuck.fixed.mp4\n"

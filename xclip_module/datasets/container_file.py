@@ -5,14 +5,18 @@ bytes and the sizes that the container itself states are checked here.
 """
 
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from xclip_module.errors import DataError
 
 EBML = b"\x1a\x45\xdf\xa3"
-_SEGMENT = b"\x18\x53\x80\x67"
+_SEGMENT = bytes.fromhex("18538067")
+_CLUSTER = bytes.fromhex("1f43b675")
+# What may stand in a segment (RFC 9559 section 5.1) and in a cluster.
+_LONG_NAMES = "114d9b74", "1549a966", "1654ae6b", "1f43b675", "1c53bb6b", "1254c367", "1043a770", "1941a469"
+_SEGMENT_PARTS = {bytes.fromhex(name) for name in (*_LONG_NAMES, "ec", "bf")}
+_CLUSTER_PARTS = {bytes.fromhex(name) for name in ("e7", "a3", "a0", "ab", "a7", "5854", "af", "ec", "bf")}
 _TEXTS = {
     b"version https://git-lfs": ("a Git LFS pointer, not the video itself", "git lfs pull"),
     b"#EXTM3U": ("a playlist that names other files", "ffmpeg -i {path} -c copy video.mp4"),
@@ -37,7 +41,7 @@ def check_file(path: Path) -> bytes:
     recordings without a stated size may lack their tail unseen: nothing in the file tells.
     """
     try:
-        with path.open("rb") as file:
+        with path.open("rb", buffering=0) as file:
             head = file.read(4096)
             _check_head(path, head)
             _check_whole(path, file, head)
@@ -79,69 +83,114 @@ def _check_head(path: Path, head: bytes) -> None:
 
 def _check_whole(path: Path, file: BinaryIO, head: bytes) -> None:
     size = file.seek(0, 2)
+    missing, damage = 0, -1
     if head[:4] == EBML:
-        missing = _matroska_end(head) - size
+        missing, damage = _matroska(file, size)
     elif head[:4] == b"RIFF":
-        missing = max((end for _, end in _chunks(file, size)), default=0) - size
+        missing, damage = _riff(file, size)
     elif head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
-        boxes = list(_boxes(file, size))
-        missing = max(end for _, end in boxes) - size
-        if missing <= 0 and b"moov" not in [kind for kind, _ in boxes]:
+        boxes, end = _boxes(file, size)
+        missing = end - size
+        if missing <= 0 and b"moov" not in boxes:
             why = "no index (moov) in it: cut short, or the recorder never finished"
             raise DataError("cannot read video", path, why, _look(path))
-    else:
-        return
+        # A file in fragments has no other index; elsewhere what follows the last box is the recorder's own business.
+        damage = end if b"moof" in boxes and end < size - 8 else -1
     if missing > 0:
         raise DataError("cannot read video", path, f"cut short: at least {missing} bytes are missing", _look(path))
+    if damage >= 0:
+        raise DataError("cannot read video", path, f"damaged at byte {damage} of {size}", reencode(path))
 
 
 def _look(path: Path) -> str:
     return f"ls -l {_quoted(path)}  # compare with the source and copy it again"
 
 
-def _boxes(file: BinaryIO, size: int) -> Iterator[tuple[bytes, int]]:
-    """Name and end of each top-level MP4 box; a header of fewer than 8 bytes at the end is padding."""
+def _boxes(file: BinaryIO, size: int) -> tuple[list[bytes], int]:
+    """Names of the top-level MP4 boxes, and where the last one that makes sense says it ends."""
+    kinds: list[bytes] = []
     start = 0
     while start + 8 <= size:
-        file.seek(start)
-        header = file.read(16)
+        header = _read_at(file, start, 16)
         length, kind = int.from_bytes(header[:4]), header[4:8]
         if length == 1:
             length = int.from_bytes(header[8:16])
         end = size if length == 0 else start + length
         if end < start + 8 or not kind.isalnum():
-            return
-        yield kind, end
+            break
+        kinds.append(kind)
         start = end
+    return kinds, start
 
 
-def _chunks(file: BinaryIO, size: int) -> Iterator[tuple[bytes, int]]:
-    """Name and end of each top-level RIFF chunk; large AVI files hold several, unfinished ones state 0 or all ones."""
-    start = 0
+def _riff(file: BinaryIO, size: int) -> tuple[int, int]:
+    """Bytes missing at the end of an AVI file, and where the first chunk lies that makes no sense, else -1.
+
+    FFmpeg looks for the next chunk after damage and says nothing of the frames it lost. Large files hold several RIFF
+    chunks; unfinished recordings state no size.
+    """
+    start = end = 0
     while start + 8 <= size:
-        file.seek(start)
-        header = file.read(8)
-        length = int.from_bytes(header[4:], "little")
-        if header[:4] != b"RIFF" or length in (0, 0xFFFFFFFF):
-            return
-        yield header[:4], start + 8 + length
-        start += 8 + length + length % 2
+        header = _read_at(file, start, 12)
+        name, length = header[:4], int.from_bytes(header[4:8], "little")
+        if start >= end:
+            if name != b"RIFF" or length in (0, 0xFFFFFFFF):
+                break
+            end = start + 8 + length
+            if end > size:
+                return end - size, -1
+            start += 12
+            continue
+        following = start + 8 + length + length % 2
+        if following > end + 1 or not all(32 <= letter < 127 for letter in name):
+            return 0, start
+        start = start + 12 if name == b"LIST" and header[8:] in (b"movi", b"rec ") else following
+    return 0, -1
 
 
-def _matroska_end(head: bytes) -> int:
-    """Where the Matroska segment says it ends; 0 where it does not say (live recordings)."""
-    length, width = _ebml_size(head, 4)
-    start = 4 + width + length
-    if head[start : start + 4] != _SEGMENT:
-        return 0
-    length, width = _ebml_size(head, start + 4)
-    return 0 if length == (1 << 7 * width) - 1 else start + 4 + width + length
+def _matroska(file: BinaryIO, size: int) -> tuple[int, int]:
+    """Bytes missing at the end, and where the first element lies that makes no sense, else -1.
+
+    FFmpeg looks for the next cluster after damage and says nothing of the frames it lost. Live recordings do not
+    state sizes: nothing can be told of them.
+    """
+    identity, start, end = _element(file, 0)
+    identity, start, end = _element(file, end)
+    if identity != _SEGMENT or end < 0:
+        return 0, -1
+    if end > size:
+        return end - size, -1
+    segment_end = end
+    while start < segment_end:
+        identity, inside, end = _element(file, start)
+        if end < 0 and identity == _CLUSTER:
+            return 0, -1
+        if identity not in _SEGMENT_PARTS or not start < end <= segment_end:
+            return 0, start
+        while identity == _CLUSTER and inside < end:
+            part, _, part_end = _element(file, inside)
+            if part not in _CLUSTER_PARTS or not inside < part_end <= end:
+                return 0, inside
+            inside = part_end
+        start = end
+    return 0, -1
 
 
-def _ebml_size(head: bytes, at: int) -> tuple[int, int]:
-    """Value and width in bytes of an EBML size; all ones mean unknown."""
-    if at >= len(head) or not head[at]:
-        return 0, 1
-    width = 9 - head[at].bit_length()
-    value = int.from_bytes(head[at : at + width]) & ((1 << 7 * width) - 1)
-    return value, width
+def _element(file: BinaryIO, at: int) -> tuple[bytes, int, int]:
+    """Identity, begin and end of the content of the EBML element at a byte; the end is -1 where it is not stated."""
+    head = _read_at(file, at, 12)
+    if len(head) < 2 or not head[0]:
+        return b"", at, at
+    width = 9 - head[0].bit_length()
+    size = head[width : width + 8]
+    if not size or not size[0]:
+        return b"", at, at
+    digits = 9 - size[0].bit_length()
+    length = int.from_bytes(size[:digits]) & ((1 << 7 * digits) - 1)
+    begin = at + width + digits
+    return head[:width], begin, -1 if length == (1 << 7 * digits) - 1 else begin + length
+
+
+def _read_at(file: BinaryIO, at: int, count: int) -> bytes:
+    file.seek(at)
+    return file.read(count)

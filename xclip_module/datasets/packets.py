@@ -21,6 +21,8 @@ from xclip_module.datasets.container_file import reencode
 from xclip_module.datasets.watchdog import watching
 from xclip_module.errors import DataError
 
+# PyAV 19 reads tags in any encoding; before it, a title in Latin-1 made a file unreadable.
+_LENIENT_TAGS: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 _RESETS_AT_KEYS = ("vp8", "vp9", "av1", "mjpeg", "prores", "ffv1")
 _SEEKABLE = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
 # These store no presentation times; what FFmpeg makes up from the order of decoding is wrong with B-frames.
@@ -55,7 +57,7 @@ def open_video(path: Path) -> Iterator[tuple[Any, Any]]:
     look = f"ffprobe {shlex.quote(str(path))}"
     try:
         # "file:" keeps FFmpeg from reading a name such as concat:a|b as a protocol.
-        opened = av.open(f"file:{path}", metadata_errors="replace")
+        opened = av.open(f"file:{path}", **_LENIENT_TAGS)
     except av.error.FFmpegError as error:
         raise DataError("cannot read video", path, f"FFmpeg knows no such file ({error.strerror})", look) from error
     with opened as container:
@@ -172,7 +174,7 @@ class _Units:
         h264 = self._codec == "h264"
         for unit in _units(memoryview(packet), self._width):
             if not len(unit):
-                return False, True  # damaged: decoding it will say so
+                return False, True  # if it is damage, decoding will say so
             kind = unit[0] & 31 if h264 else unit[0] >> 1 & 63
             if kind in ((7, 8, 13, 15) if h264 else (32, 33, 34)):
                 self.restartable &= bytes(unit).rstrip(b"\0") in self._extradata
@@ -184,7 +186,7 @@ class _Units:
 def _units(data: memoryview, width: int) -> Iterator[memoryview]:
     """The units of one packet: behind lengths of `width` bytes, or for width 0 between start codes 00 00 01.
 
-    An empty one stands for a length that cannot be true.
+    An empty one stands for bytes that make no sense as units.
     """
     if width:
         at = 0
@@ -195,6 +197,8 @@ def _units(data: memoryview, width: int) -> Iterator[memoryview]:
         return
     content = bytes(data)
     at = content.find(b"\0\0\1") + 3
+    if at < 3:
+        yield data[:0]
     while at > 2:
         following = content.find(b"\0\0\1", at)
         if at < len(content):

@@ -4,6 +4,7 @@
 decord reads on request, where its guard lets it.
 """
 
+import importlib.metadata
 import logging
 import os
 from collections.abc import Iterator
@@ -54,13 +55,18 @@ def choose_reader(source: VideoInfo | FrameFolder, decoder: str = "auto") -> str
 def decoder_version(reader: str) -> str:
     """Name and version of a reader as `choose_reader` names it, for the key under which features are stored."""
     if reader == "decord":
-        import decord
-
-        return f"decord {decord.__version__}"
+        return f"decord {_decord_version()}"
     if reader == "pillow":
         return f"pillow {PIL.__version__}"
     libavcodec = ".".join(str(part) for part in av.library_versions["libavcodec"])
     return f"pyav {av.__version__} libavcodec {libavcodec}"
+
+
+def _decord_version() -> str:
+    try:
+        return importlib.metadata.version("decord")
+    except importlib.metadata.PackageNotFoundError:
+        return "absent"
 
 
 def fresh_starts(source: VideoInfo | FrameFolder, times: np.ndarray, reader: str) -> np.ndarray:

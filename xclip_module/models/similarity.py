@@ -73,7 +73,7 @@ class MultiGrained(nn.Module):
         projected = text.tokens @ self.local_mat_weight / TEMPERATURE  # [B, W, D]
         texts, videos = _block_sizes(text.tokens, video.tokens)
         rows = [
-            torch.cat([self._block(part, words, other) for other in _split(video, videos)], dim=1)
+            self._row(part, words, video, videos)
             for part, words in zip(_split(text, texts), projected.split(texts), strict=True)
         ]
         return scale * torch.cat(rows)
@@ -91,19 +91,22 @@ class MultiGrained(nn.Module):
                 f"sample {frames} frames, or pad with zero pictures and mask"
             )
 
-    def _block(self, text: Embeddings, projected: Tensor, video: Embeddings) -> Tensor:
-        """Mean of the four granularities for normalised features: [B, V]."""
+    def _row(self, text: Embeddings, projected: Tensor, video: Embeddings, videos: int) -> Tensor:
+        """Mean of the four granularities of a few texts with all videos, normalised features: [B, V].
+
+        Only the frame-word similarity needs blocks of `videos`; whatever is smaller is computed for the row at once.
+        """
         real_words = text.mask[:, None, :] if self.masked else None  # [B, 1, W]
         real_frames = video.mask[None, :, :] if self.masked else None  # [1, V, F]
-        video_sentence = text.pooled @ self.global_mat_weight @ video.pooled.T
-        video_word = torch.einsum("bwd,vd->bvw", text.tokens, video.pooled)
-        sentence_frame = torch.einsum("bd,vfd->bvf", text.pooled, video.tokens)
-        by_frame, by_word = self._frame_word(projected, video.tokens, text.mask, video.mask)
+        blocks = [self._frame_word(projected, part.tokens, text.mask, part.mask) for part in _split(video, videos)]
+        by_frame, by_word = (torch.cat(parts, dim=1) for parts in zip(*blocks, strict=True))  # [B, V, F], [B, V, W]
         fine = attend(by_frame, self.frame_mat_weight2, real_frames) + attend(
             by_word, self.word_mat_weight2, real_words
         )
+        video_word = torch.einsum("bwd,vd->bvw", text.tokens, video.pooled)
+        sentence_frame = torch.einsum("bd,vfd->bvf", text.pooled, video.tokens)
         total = (
-            video_sentence
+            text.pooled @ self.global_mat_weight @ video.pooled.T
             + attend(video_word, self.word_logit_weight, real_words)
             + attend(sentence_frame, self.frame_logit_weight, real_frames)
             + fine / 2

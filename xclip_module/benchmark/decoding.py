@@ -1,0 +1,43 @@
+"""Frames at 1 per second out of a long video: every reader, and PyAV with and without skipping."""
+
+import tempfile
+from pathlib import Path
+
+import av
+import numpy as np
+import torch
+
+from xclip_module.benchmark.meter import measured, table
+from xclip_module.benchmark.video import FPS, write_long_video
+from xclip_module.datasets.probe import probe
+from xclip_module.datasets.video import frame_times, read_frames
+
+
+def run(device: torch.device, *, seconds: int) -> str:
+    """CPU seconds per way, on identical pixels."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = write_long_video(Path(folder) / "long.mp4", seconds=seconds)
+        rows, pictures = {}, {}
+        with measured(device) as rows["PyAV, every frame decoded"]:
+            pictures["all"] = _decode_all(path)
+        for name in ("decord", "pyav"):
+            with measured(device) as rows[f"ours through {name}"]:
+                info = probe(path)
+                times = frame_times(info.duration, 1.0)
+                pictures[name] = [frame[::8, ::8].copy() for frame in read_frames(info, times, decoder=name)]
+        same = all(np.array_equal(a, b) for way in pictures.values() for a, b in zip(way, pictures["all"], strict=True))
+        megabits = path.stat().st_size * 8 / seconds / 1e6
+        return "\n".join(
+            [
+                f"decode: {seconds} s of 854x480 H.264 at {megabits:.1f} Mbit/s, one frame a second, probing included",
+                table(rows, against="PyAV, every frame decoded"),
+                f"pixels identical: {'yes' if same else 'NO'}",
+            ]
+        )
+
+
+def _decode_all(path: Path) -> list[np.ndarray]:
+    with av.open(str(path)) as container:
+        container.streams.video[0].thread_type = "SLICE"
+        frames = enumerate(container.decode(video=0))
+        return [frame.to_ndarray(format="rgb24")[::8, ::8].copy() for n, frame in frames if n % FPS == 0]

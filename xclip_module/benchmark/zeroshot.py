@@ -1,0 +1,168 @@
+"""One long video, 14 queries: the thesis' way, every window once, and every frame once.
+
+Q queries, M windows, F frames of a window, D width.
+"""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import decord
+import numpy as np
+import torch
+from torch import Tensor
+
+from xclip_module import precision
+from xclip_module.benchmark.meter import Cost, measured, table
+from xclip_module.benchmark.models import frame_flops, matmul_rate, vit_b
+from xclip_module.benchmark.video import write_long_video
+from xclip_module.datasets.corpus import Video
+from xclip_module.datasets.feature_pass import Reading, feature_pass
+from xclip_module.datasets.features import FeatureStore
+from xclip_module.datasets.probe import probe
+from xclip_module.datasets.transform import to_square
+from xclip_module.datasets.video import frame_times, read_frames
+from xclip_module.datasets.windows import Sampling, clip_rows, curve_times
+from xclip_module.evaluation.encoding import encode_frames, to_pixels
+from xclip_module.evaluation.scoring import score_stored
+from xclip_module.interface import Embeddings
+from xclip_module.models.two_tower import TwoTower
+from xclip_module.progress import Progress
+
+_QUERIES = 14
+_SAMPLING = Sampling(clip_seconds=16.0, frames_per_clip=16, stride_seconds=4.0)
+# Windows that the slow ways are measured on; their cost per window is the same all along the video.
+_MEASURED = 3
+
+
+class _Bench:
+    """A model, a video and 14 queries on a device."""
+
+    def __init__(self, path: Path, *, patch: int, device: torch.device, chosen: str):
+        self.path, self.device, self.chosen = path, device, chosen
+        self.model: TwoTower = vit_b(patch, frames=_SAMPLING.frames_per_clip).to(device)
+        generator = torch.Generator().manual_seed(0)
+        self.ids = torch.randint(1, 49405, (_QUERIES, 32), generator=generator).to(device)
+        self.ids[:, 12] = 49407
+        info = probe(path)
+        self.duration, self.times = info.duration, curve_times(info.duration, _SAMPLING.stride_seconds)
+        self.rows = clip_rows(self.times, len(frame_times(info.duration, _SAMPLING.fps)), _SAMPLING, video=path.name)
+
+    def text(self, ids: Tensor) -> Embeddings:
+        with torch.inference_mode(), precision.autocast(self.chosen, self.device):
+            return self.model.encode_text(ids, torch.ones_like(ids))
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        with torch.inference_mode(), precision.autocast(self.chosen, self.device):
+            return self.model.encode_frames(pixels)
+
+    def window(self, rows: np.ndarray) -> Embeddings:
+        """One window from the file: opened, read, prepared and encoded for itself."""
+        reader = decord.VideoReader(str(self.path), num_threads=1)
+        frames = reader.get_batch((rows / _SAMPLING.fps * reader.get_avg_fps()).astype(int).tolist()).asnumpy()
+        squares = torch.stack([to_square(frame, size=224, crop="center") for frame in frames])
+        features = self.encode(to_pixels(squares, self.model.picture, self.device))[None]
+        with torch.inference_mode():
+            return self.model.embed_clips(features, torch.ones(features.shape[:2], device=self.device))
+
+    @torch.inference_mode()
+    def every_window_for_every_query(self, windows: int) -> np.ndarray:
+        """The thesis' way: for each query, each window again from the file."""
+        columns = []
+        for rows in self.rows[:windows]:
+            scores = [self.model.similarity(self.text(ids[None]), self.window(rows)) for ids in self.ids]
+            columns.append(torch.cat(scores))
+        return torch.cat(columns, dim=1).cpu().numpy()
+
+    @torch.inference_mode()
+    def every_window_once(self, windows: int) -> np.ndarray:
+        text = self.text(self.ids)
+        return (
+            torch.cat([self.model.similarity(text, self.window(rows)) for rows in self.rows[:windows]], 1).cpu().numpy()
+        )
+
+    def every_frame_once(self, folder: Path) -> np.ndarray:
+        """Ours: the very pass of run_zeroshot.py, whole video, cold store."""
+        reading = Reading(_SAMPLING.fps, 224, "center", 64, "auto", 0, 120.0)
+
+        def encode(batches: Iterator[Tensor], frames: int, duration: float, video: str) -> dict[str, np.ndarray]:
+            return encode_frames(batches, self.encode, picture=self.model.picture, device=self.device, video=video)
+
+        videos = [Video("long", self.path, "all")]
+        with Progress(1, name="videos", unit="videos", is_shown=False) as progress:
+            store = FeatureStore(folder)
+            ((_, stored),) = feature_pass(videos, encode, store=store, key={}, reading=reading, progress=progress)
+        assert isinstance(stored, dict), "the benchmark's own video is readable"
+        return score_stored(stored, self.text(self.ids), self.model, rows=self.rows, device=self.device)
+
+    def stages(self) -> dict[str, Cost]:
+        """Each stage of ours for itself, one after the other."""
+        costs: dict[str, Cost] = {}
+        info = probe(self.path)
+        with measured(self.device) as costs["decode"]:
+            frames = list(read_frames(info, frame_times(info.duration, _SAMPLING.fps)))
+        with measured(self.device) as costs["preprocess"]:
+            squares = torch.stack([to_square(frame, size=224, crop="center") for frame in frames])
+        with measured(self.device) as costs["encode"]:
+            parts = [self.encode(to_pixels(part, self.model.picture, self.device)).cpu() for part in squares.split(64)]
+        features = torch.cat(parts).to(self.device)
+        with measured(self.device) as costs["windows"], torch.inference_mode():
+            clips = self.model.embed_clips(features[torch.from_numpy(self.rows)], torch.ones(self.rows.shape))
+        text = self.text(self.ids)
+        with measured(self.device) as costs["similarity"], torch.inference_mode():
+            self.model.similarity(text, clips)
+        return costs
+
+
+def run(device: torch.device, *, seconds: int, patch: int) -> str:
+    """The three ways and the stages of ours, as a table."""
+    chosen = precision.choose("auto", device)
+    with tempfile.TemporaryDirectory() as folder:
+        path = write_long_video(Path(folder) / "long.mp4", seconds=seconds)
+        bench = _Bench(path, patch=patch, device=device, chosen=chosen)
+        bench.every_window_once(1)  # warm-up
+        windows, rows, results = len(bench.times), {}, {}
+        with measured(device) as cost:
+            results["a"] = bench.every_window_for_every_query(_MEASURED)
+        rows["a"] = cost.times(windows / _MEASURED)
+        with measured(device) as cost:
+            results["b"] = bench.every_window_once(_MEASURED)
+        rows["b"] = cost.times(windows / _MEASURED)
+        with measured(device) as rows["ours"]:
+            results["ours"] = bench.every_frame_once(Path(folder) / "features")
+        stages = bench.stages()
+        return _report(bench, rows, results, stages, patch=patch)
+
+
+def _report(bench: _Bench, rows: dict[str, Cost], results: dict, stages: dict[str, Cost], *, patch: int) -> str:
+    windows, frames, ours = len(bench.times), int(bench.duration), rows["ours"].seconds
+    work = {"a": windows * 16 * _QUERIES, "b": windows * 16, "ours": frames}
+    worst = max(float(np.abs(results[key] - results["ours"][:, :_MEASURED]).max()) for key in ("a", "b"))
+    total = sum(cost.seconds for cost in stages.values())
+    rate = matmul_rate(bench.device, _DTYPES[bench.chosen])
+    achieved = frames * frame_flops(patch) / stages["encode"].seconds
+    lines = [
+        f"zero-shot: {frames} s of 854x480 video, ViT-B/{patch}, {_QUERIES} queries, {windows} windows of 16 frames "
+        f"every 4 s, {bench.chosen} on {bench.device.type}",
+        f"(a) and (b) are measured on {_MEASURED} windows and scaled to all",
+        table(
+            {_NAMES[key]: cost for key, cost in rows.items()},
+            against=_NAMES["a"],
+            notes={_NAMES[key]: f"{count} frames encoded" for key, count in work.items()},
+        ),
+        f"ours is {rows['b'].seconds / ours:.1f}x (b); {windows / ours:.1f} clips/s, {frames / ours:.1f} frames/s; "
+        f"largest difference of scores {worst:.3f}",
+        "stages of ours, one after the other: "
+        + ", ".join(f"{name} {cost.seconds:.2f} s ({cost.seconds / total:.0%})" for name, cost in stages.items()),
+        f"encode reaches {achieved / 1e12:.2f} of the {rate / 1e12:.2f} TFLOP/s of a matrix product "
+        f"({achieved / rate:.0%}); {max(0.0, 1 - stages['encode'].seconds / ours):.0%} of ours is waiting for data",
+    ]
+    return "\n".join(lines)
+
+
+_NAMES = {
+    "a": "(a) every window for every query",
+    "b": "(b) every window once",
+    "ours": "ours: every frame once",
+}
+_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
