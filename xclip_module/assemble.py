@@ -184,14 +184,13 @@ def _encoder(config: Config, setup: Setup, device: torch.device) -> Encode:
 
     def frames(batches: Iterator[Tensor], count: int, duration: float, video: str) -> dict[str, np.ndarray]:
         clip_rows(np.zeros(1), count, sampling, video=video)  # refuses a video shorter than a clip before the work
-        encode = _cast(model.encode_frames, setup.precision, device)
-        return encode_frames(batches, encode, picture=model.picture, device=device, video=video)
+        return encode_frames(batches, model.encode_frames, picture=model.picture, device=device, video=video)
 
     def clips(batches: Iterator[Tensor], count: int, duration: float, video: str) -> dict[str, np.ndarray]:
         rows = clip_rows(curve_times(duration, sampling.stride_seconds), count, sampling, video=video)
         return encode_clips(
             batches,
-            _cast(model.encode_video, setup.precision, device),
+            model.encode_video,
             rows=rows,
             clips_per_forward=max(1, config.model.frames_per_forward // sampling.frames_per_clip),
             picture=model.picture,
@@ -199,7 +198,7 @@ def _encoder(config: Config, setup: Setup, device: torch.device) -> Encode:
             video=video,
         )
 
-    return frames if model.reuses_frames else clips
+    return _cast(frames if model.reuses_frames else clips, setup.precision, device)
 
 
 def _stored_key(setup: Setup) -> dict[str, Any]:
@@ -218,9 +217,9 @@ def _curve(video: str, stored: Mapping[str, np.ndarray], setup: Setup, device: t
 
 
 def _cast(function: Callable, chosen: str, device: torch.device) -> Callable:
-    """`function` with its towers in the chosen precision."""
+    """`function` with its towers in the chosen precision; a whole pass at once casts the weights only once."""
 
-    def call(*arguments: Tensor) -> Any:
+    def call(*arguments: Any) -> Any:
         with torch.inference_mode(), precision.autocast(chosen, device):
             return function(*arguments)
 

@@ -53,12 +53,15 @@ def measured(device: torch.device) -> Iterator[Cost]:
             cost.memory = torch.cuda.max_memory_allocated(device)
 
 
-def table(rows: dict[str, Cost], *, against: str, notes: dict[str, str] | None = None) -> str:
-    """Aligned lines: name, seconds, CPU seconds, peak memory, how many times faster than the row `against`."""
+def table(rows: dict[str, Cost], *, against: str, by: str = "seconds", notes: dict[str, str] | None = None) -> str:
+    """Aligned lines: name, seconds, CPU seconds, peak memory, how many times cheaper than the row `against`.
+
+    by: what the ratio compares, "seconds" or "cpu_seconds".
+    """
     width = max(map(len, rows))
-    lines = [f"{'':{width}}  {'seconds':>9}  {'CPU s':>9}  {'peak MB':>8}  {'faster':>7}"]
+    lines = [f"{'':{width}}  {'seconds':>9}  {'CPU s':>9}  {'peak MB':>8}  {'ratio':>7}"]
     for name, cost in rows.items():
-        ratio = rows[against].seconds / cost.seconds
+        ratio = getattr(rows[against], by) / getattr(cost, by)
         line = f"{name:{width}}  {cost.seconds:9.2f}  {cost.cpu_seconds:9.2f}  {cost.memory / 1e6:8.0f}  {ratio:6.1f}x"
         lines.append(f"{line}  {(notes or {}).get(name, '')}".rstrip())
     return "\n".join(lines)

@@ -30,33 +30,38 @@ def run(device: torch.device, *, count: int = _COUNT) -> str:
     mask = torch.ones(count, _FRAMES, dtype=torch.bool, device=device)
     text = Embeddings(sentences[:, 0], words, torch.ones(count, _WORDS, dtype=torch.bool, device=device))
     rows, scores = {}, {}
-    for name, with_header in (("released, header again per block", True), ("released, head alone", False)):
-        with measured(device) as rows[name]:
-            scores[name] = _released(model, text, frames, mask, with_header=with_header)
-    with measured(device) as rows["ours"]:
-        scores["ours"] = model.similarity(text, model.embed_clips(frames, mask))
-    worst = max((scores["ours"] - other).abs().max().item() for other in scores.values())
+    videos = model.embed_clips(frames, mask)
+    with measured(device) as rows["released, as it evaluates"]:
+        scores["released, as it evaluates"] = _released(model, text, videos, has_header=True)
+    with measured(device) as rows["ours, header once"]:
+        scores["ours, header once"] = model.similarity(text, model.embed_clips(frames, mask))
+    with measured(device) as rows["released, head alone"]:
+        scores["released, head alone"] = _released(model, text, videos, has_header=False)
+    with measured(device) as rows["ours, head alone"]:
+        scores["ours, head alone"] = model.similarity(text, videos)
+    worst = max((scores["ours, head alone"] - other).abs().max().item() for other in scores.values())
+    alone = rows["released, head alone"].seconds / rows["ours, head alone"].seconds
     lines = [
         f"similarity: {count} x {count}, {_WORDS} words, {_FRAMES} frames, D {_WIDTH}, blocks of {_BLOCK} x {_BLOCK}",
-        table(rows, against="released, header again per block"),
+        "the released evaluation runs the temporal header again for every block of texts",
+        table(rows, against="released, as it evaluates"),
+        f"head alone against head alone: {alone:.1f}x",
         f"largest difference {worst / model.logit_scale.exp().item():.1e} (of unscaled scores)",
     ]
     return "\n".join(lines)
 
 
-def _released(model: TwoTower, text: Embeddings, frames: Tensor, mask: Tensor, *, with_header: bool) -> Tensor:
-    """What the released evaluation does: every text block against every video block, header included."""
-    videos = model.embed_clips(frames, mask)
+def _released(model: TwoTower, text: Embeddings, videos: Embeddings, *, has_header: bool) -> Tensor:
+    """Every text block against every video block; with the header it is computed from the frames in each of them."""
     head = model.head
     assert isinstance(head, MultiGrained), "the benchmark's model is an xclip"
     rows = []
-    for b in range(0, len(frames), _BLOCK):
+    for b in range(0, len(text.pooled), _BLOCK):
+        texts = Embeddings(*(x[b : b + _BLOCK] for x in text))
         row = []
-        for v in range(0, len(frames), _BLOCK):
-            part, inside = frames[v : v + _BLOCK], mask[v : v + _BLOCK]
-            pooled = model.embed_clips(part, inside).pooled if with_header else videos.pooled[v : v + _BLOCK]
-            texts = Embeddings(*(x[b : b + _BLOCK] for x in text))
-            row.append(_released_block(head, texts, Embeddings(pooled, part, inside)))
+        for v in range(0, len(videos.pooled), _BLOCK):
+            part = Embeddings(*(x[v : v + _BLOCK] for x in videos))
+            row.append(_released_block(head, texts, model.embed_clips(*part[1:]) if has_header else part))
         rows.append(torch.cat(row, dim=1))
     return torch.cat(rows) * model.logit_scale.exp()
 

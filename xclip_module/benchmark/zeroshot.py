@@ -86,7 +86,9 @@ class _Bench:
         reading = Reading(_SAMPLING.fps, 224, "center", 64, "auto", 0, 120.0)
 
         def encode(batches: Iterator[Tensor], frames: int, duration: float, video: str) -> dict[str, np.ndarray]:
-            return encode_frames(batches, self.encode, picture=self.model.picture, device=self.device, video=video)
+            with precision.autocast(self.chosen, self.device):
+                picture, device = self.model.picture, self.device
+                return encode_frames(batches, self.model.encode_frames, picture=picture, device=device, video=video)
 
         videos = [Video("long", self.path, "all")]
         with Progress(1, name="videos", unit="videos", is_shown=False) as progress:
@@ -104,10 +106,10 @@ class _Bench:
         with measured(self.device) as costs["preprocess"]:
             squares = torch.stack([to_square(frame, size=224, crop="center") for frame in frames])
         with measured(self.device) as costs["encode"]:
-            parts = [self.encode(to_pixels(part, self.model.picture, self.device)).cpu() for part in squares.split(64)]
-        features = torch.cat(parts).to(self.device)
+            parts = [self.encode(to_pixels(part, self.model.picture, self.device)) for part in squares.split(64)]
+        features, mask = torch.cat(parts), torch.ones(self.rows.shape, device=self.device)
         with measured(self.device) as costs["windows"], torch.inference_mode():
-            clips = self.model.embed_clips(features[torch.from_numpy(self.rows)], torch.ones(self.rows.shape))
+            clips = self.model.embed_clips(features[torch.from_numpy(self.rows)], mask)
         text = self.text(self.ids)
         with measured(self.device) as costs["similarity"], torch.inference_mode():
             self.model.similarity(text, clips)

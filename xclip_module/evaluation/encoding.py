@@ -29,8 +29,9 @@ def encode_frames(
 
     Raises NonFiniteError naming the video.
     """
-    parts = [encode(to_pixels(frames, picture, device)).cpu() for frames in batches]
-    return {"features": _half(torch.cat(parts), video)}
+    # Collected on the device, so that it need not wait for the host between batches.
+    parts = [encode(to_pixels(frames, picture, device)) for frames in batches]
+    return {"features": _half(torch.cat(parts).cpu(), video)}
 
 
 @torch.inference_mode()

@@ -13,7 +13,7 @@ from xclip_module.models.temporal import HEADER_EPSILON, MaskedBlocks
 
 TEMPERATURE = 0.01
 # Elements of the [B, W, V, F] similarity that exist at a time: what stays in a core's cache, and what fills a GPU.
-_CPU_BLOCK = 400_000
+_CPU_BLOCK = 800_000
 _GPU_BLOCK = 30_000_000
 # The softmaxes over words and over frames share one exponential, shifted so that its largest entry is exp(_PEAK);
 # a sum below _FAINT means that one slice lies too far under the block's maximum for float32.
@@ -187,9 +187,10 @@ def _attend_both(scaled: Tensor, word_matrix: Tensor, frame_matrix: Tensor) -> t
     over_words, over_frames = weights.sum(1), weights.sum(3)  # [B, V, F], [B, W, V]
     if not torch.minimum(over_words.amin(), over_frames.amin()) > _FAINT:
         return None
-    mixed = torch.matmul(word_matrix, scaled.view(b, w, v * f))
+    # bmm reads the matrix in place for every text; matmul would turn the large operand around and back.
+    mixed = torch.bmm(word_matrix.expand(b, -1, -1), scaled.view(b, w, v * f))
     by_frame = (mixed * weights.view(b, w, v * f)).sum(1).view(b, v, f) / over_words
-    by_word = ((scaled @ frame_matrix.T) * weights).sum(3) / over_frames
+    by_word = ((scaled.view(-1, f) @ frame_matrix.T).view(b, w, v, f) * weights).sum(3) / over_frames
     return by_frame * TEMPERATURE, by_word.transpose(1, 2) * TEMPERATURE
 
 

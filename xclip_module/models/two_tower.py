@@ -3,6 +3,8 @@
 B texts or clips, V videos, T frames, N frames in one pass, W word slots, D width, H picture side.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -16,6 +18,8 @@ from xclip_module.models.text_encoder import TextEncoder
 
 # ln(1 / 0.07), CLIP's own start.
 _LOGIT_SCALE = 2.6593
+# Clips that go through the temporal header at a time on a CPU: more would fall out of its cache.
+_CPU_CLIPS = 64
 
 
 class TwoTower(nn.Module):
@@ -31,7 +35,7 @@ class TwoTower(nn.Module):
         self.spec = spec
         self.frame_encoder = FrameEncoder(spec, attention)
         self.text_encoder = TextEncoder(spec, attention)
-        self.temporal = _header(spec)
+        self.temporal: Any = _header(spec)
         self.head = _head(spec)
         self.logit_scale = nn.Parameter(torch.tensor(_LOGIT_SCALE))
         self.family = spec.family
@@ -76,10 +80,14 @@ class TwoTower(nn.Module):
             raise ValueError("a clip without a real frame has no embedding; leave it out or read its video again")
         with torch.autocast(features.device.type, enabled=False):
             features = features.float()
-            states = features if self.temporal is None else self.temporal(features, mask)
+            states = features if self.temporal is None else self._with_header(features, mask)
             weights = mask.to(states.dtype)[..., None]
             mean = (normalise(states) * weights).sum(1) / weights.sum(1)
             return Embeddings(normalise(mean), features, mask)
+
+    def _with_header(self, features: Tensor, mask: Tensor) -> Tensor:
+        size = _CPU_CLIPS if features.device.type == "cpu" else len(features)
+        return torch.cat([self.temporal(*part) for part in zip(features.split(size), mask.split(size), strict=True)])
 
     def similarity(self, text: Embeddings, video: Embeddings) -> Tensor:
         """Logits [B, V], float32: row = text. Memory stays bounded whatever B and V are (without gradients)."""
