@@ -14,7 +14,7 @@ import torch
 from models_factory import TINY, clips, texts, tiny_hf_clip, tiny_ms_xclip, tiny_two_tower
 from safetensors.torch import save_file
 
-from xclip_module.errors import WeightsError
+from xclip_module.errors import ConfigError, WeightsError
 from xclip_module.models import load_checkpoint, load_untrained, save_model
 from xclip_module.models.archive import read_script_archive
 from xclip_module.models.files import read_state
@@ -351,6 +351,20 @@ def test_a_hub_name_offline_fails_at_once_and_says_what_to_fetch(tmp_path, monke
 def test_a_path_that_does_not_exist_is_not_taken_for_a_hub_name():
     with pytest.raises(WeightsError, match="no such checkpoint"):
         load_checkpoint("weights/missing.pt")
+
+
+def test_a_kernel_that_is_not_installed_is_refused_before_any_work(official_file, monkeypatch):
+    monkeypatch.setattr("transformers.utils.is_flash_attn_2_available", lambda: False)
+    with pytest.raises(ConfigError, match=r"flash_attention_2.*--model.attention=sdpa"):
+        load_checkpoint(official_file(), attention="flash_attention_2")
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_every_kernel_gives_the_same_scores(official_file, attention):
+    expected = scores(load_checkpoint(official_file()))
+    torch.testing.assert_close(
+        scores(load_checkpoint(official_file(), attention=attention)), expected, atol=1e-5, rtol=0
+    )
 
 
 def test_spec_survives_json():

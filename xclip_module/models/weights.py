@@ -12,7 +12,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from xclip_module import storage
-from xclip_module.errors import WeightsError
+from xclip_module.errors import ConfigError, WeightsError
 from xclip_module.interface import VideoTextModel
 from xclip_module.models import hub
 from xclip_module.models.files import read_state
@@ -63,6 +63,7 @@ def load_checkpoint(
 
     Raises WeightsError when the file is damaged, or lists missing, unexpected and mis-sized tensors as sets.
     """
+    check_attention(attention)
     path = hub.locate(str(path_or_name))
     wishes = _Wishes(family, header, max_words, max_frames, padding)
     if path.is_dir():
@@ -78,6 +79,7 @@ def load_checkpoint(
 
 def load_untrained(folder: Path, *, seed: int, padding: str = AUTO, attention: str = "sdpa") -> TwoTower:
     """Random weights, drawn from `seed`, of the shape that the folder's config.json describes."""
+    check_attention(attention)
     config = hub.read_config(folder)
     if config.get("format") != FORMAT:
         raise WeightsError("untrained: needs one of our model folders", folder, f"config.json lacks format {FORMAT}")
@@ -86,6 +88,13 @@ def load_untrained(folder: Path, *, seed: int, padding: str = AUTO, attention: s
         torch.manual_seed(seed)
         log.warning("weights of %s are untrained (random): expect chance", folder)
         return TwoTower(spec, attention).eval()
+
+
+def check_attention(attention: str) -> None:
+    """Raises ConfigError for a kernel whose package is not here; transformers would only say so in a forward."""
+    if attention == "flash_attention_2" and not transformers.utils.is_flash_attn_2_available():
+        why = "it needs a GPU and the package flash-attn; sdpa has flash kernels too"
+        raise ConfigError("model.attention=flash_attention_2", why=why, attempt="--model.attention=sdpa")
 
 
 def save_model(model: TwoTower, folder: Path) -> None:

@@ -1,0 +1,63 @@
+"""The benchmark compares what it says: the same results by the slow and the fast way."""
+
+import av
+import pytest
+import torch
+from av.video.frame import PictureType
+from models_factory import clips, texts, tiny_two_tower
+
+from xclip_module.benchmark.__main__ import main
+from xclip_module.benchmark.meter import Cost, measured, table
+from xclip_module.benchmark.models import frame_flops
+from xclip_module.benchmark.similarity import _released, _released_block
+from xclip_module.benchmark.video import write_long_video
+from xclip_module.interface import Embeddings
+
+
+@torch.no_grad()
+def test_the_released_expressions_give_our_scores(monkeypatch):
+    monkeypatch.setattr("xclip_module.benchmark.similarity._BLOCK", 3)
+    model = tiny_two_tower(header="transformer", header_layers=2)
+    text = model.encode_text(*texts(7, 10))
+    videos = model.encode_video(*clips(7, 5))
+    expected = model.similarity(text, videos)
+    for has_header in (True, False):
+        ours = _released(model, text, videos, has_header=has_header)
+        torch.testing.assert_close(ours, expected, rtol=0, atol=1e-4)
+    block = _released_block(model.head, Embeddings(*(x[:2] for x in text)), videos)
+    torch.testing.assert_close(block * model.logit_scale.exp(), expected[:2], rtol=0, atol=1e-4)
+
+
+def test_the_work_of_a_vit_b_32_is_the_published_one():
+    """4.4 billion multiply-adds a 224 x 224 picture, 17.6 for patches of 16 (two operations each)."""
+    assert frame_flops(32) / 2 == pytest.approx(4.4e9, rel=0.02)
+    assert frame_flops(16) / 2 == pytest.approx(17.6e9, rel=0.02)
+
+
+def test_the_long_video_has_the_promised_length_size_and_structure(tmp_path):
+    path = write_long_video(tmp_path / "long.mp4", seconds=4, size=(128, 72))
+    with av.open(str(path)) as container:
+        kinds = [PictureType(frame.pict_type).name for frame in container.decode(video=0)]
+        stream = container.streams.video[0]
+        assert (len(kinds), stream.width, stream.height, float(stream.average_rate)) == (100, 128, 72, 25.0)
+    assert {"I", "P", "B"} == set(kinds)
+
+
+def test_memory_at_its_peak_is_measured_not_at_the_end():
+    with measured(torch.device("cpu")) as cost:
+        torch.ones(30_000_000).sum()
+    assert 60e6 < cost.memory < 400e6
+    assert cost.seconds > 0
+
+
+def test_ratios_are_against_the_named_row():
+    text = table({"slow": Cost(10.0, 20.0), "fast": Cost(2.0, 2.0)}, against="slow", notes={"fast": "new"})
+    assert text.splitlines()[2].split() == ["fast", "2.00", "2.00", "0", "5.0x", "new"]
+    assert "10.0x" in table({"slow": Cost(10.0, 20.0), "fast": Cost(2.0, 2.0)}, against="slow", by="cpu_seconds")
+
+
+def test_an_unknown_part_is_a_usage_error(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["zeroshoot"])
+    assert ended.value.code == 2
+    assert "known: zeroshot, similarity, decode" in capsys.readouterr().err
