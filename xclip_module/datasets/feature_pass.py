@@ -107,7 +107,7 @@ def _read_one(video: Video, job: Job, batches: Iterator[Batch], encode: Encode, 
         next(batches)  # raises why the video could not be opened
     assert job.times is not None, "an opened job knows its times"
     assert not isinstance(job.source, Path), "an opened job is probed"
-    frames, duration = len(job.times), job.source.duration
+    frames, duration = len(job.times), round(job.source.duration, 6)
     _check_length(video, duration)
 
     def counted() -> Iterator[Tensor]:
