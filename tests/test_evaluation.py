@@ -1,5 +1,4 @@
 import gc
-import math
 
 import numpy as np
 import pytest
@@ -7,12 +6,9 @@ import torch
 from models_factory import clips, texts, tiny_ms_xclip, tiny_two_tower
 
 from xclip_module.errors import NonFiniteError
-from xclip_module.evaluation.controls import time_prior
 from xclip_module.evaluation.encoding import encode_clips, encode_frames, to_pixels
 from xclip_module.evaluation.frames import labels_at, rank_pair
-from xclip_module.evaluation.localisation import Moment
-from xclip_module.evaluation.scoring import Curve, check_finite, score_stored
-from xclip_module.evaluation.summary import summarise
+from xclip_module.evaluation.scoring import check_finite, score_stored
 from xclip_module.interface import Embeddings, Picture
 from xclip_module.models.ms_xclip import MicrosoftXClip
 
@@ -105,34 +101,6 @@ def test_ranking_of_a_pair_is_worked_by_hand():
 @pytest.mark.parametrize("labels", [[True, True], [False, False]])
 def test_a_pair_without_both_kinds_of_samples_is_left_out_not_half(labels):
     assert rank_pair(np.array([0.1, 0.2]), np.array(labels)) is None
-
-
-def test_the_time_prior_is_the_share_of_training_videos_at_that_relative_time():
-    train = [([(0.0, 50.0)], 100.0), ([(50.0, 100.0)], 200.0), ([], 10.0)]
-    np.testing.assert_allclose(time_prior(train, np.array([1.0, 30.0, 75.0]), 100.0), [1 / 3, 2 / 3, 0])
-
-
-def test_the_summary_of_two_videos_is_worked_by_hand():
-    times = np.array([0.5, 1.5, 2.5, 3.5])
-    rising, falling = np.array([0.0, 1.0, 2.0, 3.0]), np.array([3.0, 2.0, 1.0, 0.0])
-    curves = [Curve("a", times, np.stack([rising, falling]), 4.0), Curve("b", times, np.stack([rising, rising]), 4.0)]
-    truth = {"a": {"late": [(2.0, 4.0)], "never": []}, "b": {"late": [(0.0, 1.0)]}}
-    moments = {"a": {"late": [Moment(2, 4, 1.0)], "never": [Moment(0, 1, 9.0)]}, "b": {"late": [Moment(3, 4, 2.0)]}}
-    result = summarise(curves, moments, truth, ["late", "never"])
-    late = result["queries"]["late"]
-    assert (late["AUROC"], late["pairs"]) == (0.5, 2)  # 1 in a, 0 in b
-    assert late["AUPRC"] == pytest.approx((1 + 1 / 4) / 2)
-    assert late["prevalence"] == pytest.approx((0.5 + 0.25) / 2)
-    assert late["mAP@0.5"] == pytest.approx(1 / 4)  # a miss first, then one of two
-    assert result["queries"]["never"] == {"AUROC": None, "AUPRC": None, "prevalence": None, "mAP@0.5": None, "pairs": 0}
-    assert result["macro"] == {**late, "pairs": 2}
-
-
-def test_unannotated_pairs_take_no_part():
-    curve = Curve("a", np.array([0.5, 1.5]), np.array([[0.0, 1.0]]), 2.0)
-    result = summarise([curve], {}, {}, ["x"])
-    assert result["macro"]["pairs"] == 0
-    assert not any(isinstance(value, float) and math.isnan(value) for value in result["macro"].values())
 
 
 def test_clip_helper_makes_ragged_masks():

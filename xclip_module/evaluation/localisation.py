@@ -1,127 +1,197 @@
-"""From score curves to moments, and how well moments fit the truth.
+"""How well ranked moments fit the truth: mAP under two rules, recall, mIoU, and who is there at all.
 
-M samples of a curve, K ranked moments. Times are seconds.
+`python -m xclip_module.evaluation.localisation --predictions p.jsonl --ground-truth g.jsonl [--json]` judges the files
+of any tool. T tIoU thresholds, V videos, B weightings of the videos. Times are seconds, results fractions.
 """
 
+import argparse
+import json
+import sys
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
+from sklearn.metrics import roc_auc_score
 
-Segment = tuple[float, float]
-_LEVELS = 24
+from xclip_module.errors import UserError
+from xclip_module.evaluation.moment_files import read_files
+from xclip_module.evaluation.segments import (
+    AVERAGED,
+    THRESHOLDS,
+    Judged,
+    Pair,
+    PairResult,
+    average_precisions,
+    judge,
+    judge_pair,
+)
+
+MEAN = "0.5:0.95"
 
 
-class Moment(NamedTuple):
-    """One answer: when, and how sure (larger is surer; comparable between videos)."""
+class Localisation(NamedTuple):
+    """Everything that the metrics and their bootstrap need.
 
-    start: float
-    end: float
-    score: float
-
-
-def segments_from_scores(
-    times: np.ndarray,
-    scores: np.ndarray,
-    *,
-    stride: float,
-    duration: float,
-    smooth_seconds: float,
-    most: int,
-    nms_tiou: float,
-) -> list[Moment]:
-    """At most `most` ranked moments of one curve; none for a constant one, which says nothing.
-
-    Candidates are the runs above many flooding levels of the smoothed curve (watershed, as in TAG, Xiong et al. 2017);
-    each is scored by the scan statistic (mean inside - mean outside) * sqrt(L (M - L) / M) / sd of the raw curve, which
-    any rising linear change of the scores leaves alone; overlaps beyond `nms_tiou` lose to the better one.
-
-    times, scores: [M]; the sample at t stands for [t - stride/2, t + stride/2), the last one up to `duration`.
+    queries: of each query that happens somewhere, its judged predictions over all videos.
+    results: of each pair with truth, (query, index of its video, result).
     """
-    spread = scores.std()
-    if len(scores) < 2 or spread == 0:
-        return []
-    standard = (scores - scores.mean()) / spread
-    smooth = _smooth(standard, smooth_seconds / stride)
-    runs = sorted(
-        {run for level in np.linspace(smooth.min(), smooth.max(), _LEVELS + 1)[1:-1] for run in _runs(smooth > level)}
+
+    videos: tuple[str, ...]
+    queries: dict[str, Judged]
+    results: list[tuple[str, int, PairResult]]
+    counts: dict[str, Any]
+
+
+def localise_pairs(pairs: Sequence[Pair]) -> Localisation:
+    """Judges all pairs; a pair that is not listed is not annotated and takes no part.
+
+    A query that happens in none of its videos has no AP and is left out; its false alarms stand in `counts`.
+    A pair that is listed twice is searched twice. Raises ValueError for NaN.
+    """
+    videos = tuple(dict.fromkeys(pair.video for pair in pairs))
+    places = {video: index for index, video in enumerate(videos)}
+    by_query: dict[str, list[Pair]] = {}
+    for pair in pairs:
+        by_query.setdefault(pair.query, []).append(pair)
+    queries = {name: judge(own, places) for name, own in by_query.items() if any(pair.truth for pair in own)}
+    results = [
+        (pair.query, places[pair.video], judge_pair(pair.predictions, pair.truth)) for pair in pairs if pair.truth
+    ]
+    return Localisation(videos, queries, results, _counts(by_query, pairs))
+
+
+def metrics(found: Localisation) -> dict[str, Any]:
+    """One flat dict of fractions, None where undefined; see `statistics` for the keys, and the counts beside them."""
+    values = statistics(found, np.ones((1, len(found.videos))))
+    return {**{name: _plain(value[0]) for name, value in values.items()}, **found.counts}
+
+
+def statistics(found: Localisation, weights: np.ndarray) -> dict[str, np.ndarray]:
+    """Every metric [B] under B weightings [B, V] of the videos.
+
+    det_mAP@t: ActivityNet rule, all videos in one list per query, mean over the queries with truth: does the score mean
+    the same in every video?  pair_mAP@t: QVHighlights rule, one AP per video and query with truth, then the mean: is
+    the ranking inside a video right?  R1@t, R5@t: share of pairs with truth in which the first prediction (one of the
+    first five) has tIoU >= t.  mIoU: mean tIoU of the first. `@0.5:0.95` is the mean over 0.5, 0.55, … 0.95.
+    """
+    detection = [average_precisions(judged, weights) for judged in found.queries.values()]  # [B, T] each
+    means = _nan_mean(np.stack(detection), axis=0) if detection else np.full((len(weights), len(THRESHOLDS)), np.nan)
+    values = _at_thresholds("det_mAP", means)
+    limits = np.array(THRESHOLDS)
+    rows = [
+        np.concatenate([result.ap, result.top1 >= limits, result.top5 >= limits, [result.top1]])
+        for _, _, result in found.results
+    ]
+    table = np.array(rows).reshape(len(rows), 3 * len(limits) + 1)
+    drawn = weights[:, [video for _, video, _ in found.results]]  # [B, pairs]
+    with np.errstate(invalid="ignore"):
+        pair_means = (drawn @ table) / drawn.sum(axis=1, keepdims=True)
+    count = len(limits)
+    values |= _at_thresholds("pair_mAP", pair_means[:, :count])
+    values |= _at_thresholds("R1", pair_means[:, count : 2 * count], averaged=False)
+    values |= _at_thresholds("R5", pair_means[:, 2 * count : 3 * count], averaged=False)
+    return {**values, "mIoU": pair_means[:, -1]}
+
+
+def of_query(found: Localisation, name: str) -> dict[str, float | None]:
+    """The same for one query; det_mAP@t is then its AP."""
+    only = found._replace(
+        queries={name: found.queries[name]} if name in found.queries else {},
+        results=[result for result in found.results if result[0] == name],
     )
-    sums = np.concatenate([[0.0], np.cumsum(standard)])
-    count = len(standard)
-    moments = []
-    for first, last in runs:
-        length = last - first
-        inside = sums[last] - sums[first]
-        contrast = inside / length + inside / (count - length)  # the whole curve sums to zero
-        if contrast <= 0:
-            continue
-        start = times[first] - stride / 2
-        end = duration if last == count else times[last - 1] + stride / 2
-        moments.append(Moment(float(start), float(end), float(contrast * (length * (count - length) / count) ** 0.5)))
-    return _keep_best(sorted(moments, key=lambda m: (-m.score, m.start, m.end)), most, nms_tiou)
+    values = statistics(only, np.ones((1, len(found.videos))))
+    return {key: _plain(value[0]) for key, value in values.items()}
 
 
-def tiou(first: Segment, second: Segment) -> float:
-    """Temporal intersection over union of two segments.
-
-    >>> tiou((0, 10), (5, 20))
-    0.25
-    """
-    overlap = max(0.0, min(first[1], second[1]) - max(first[0], second[0]))
-    return overlap / (first[1] - first[0] + second[1] - second[0] - overlap)
+def _at_thresholds(name: str, values: np.ndarray, *, averaged: bool = True) -> dict[str, np.ndarray]:
+    named = {f"{name}@{limit:g}": values[:, column] for column, limit in enumerate(THRESHOLDS)}
+    if averaged:
+        named[f"{name}@{MEAN}"] = values[:, [THRESHOLDS.index(limit) for limit in AVERAGED]].mean(axis=1)
+    return named
 
 
-def average_precision(
-    predictions: Sequence[tuple[str, Moment]], truth: Mapping[str, Sequence[Segment]], threshold: float
-) -> float:
-    """Interpolated AP of one query over all videos, ActivityNet rule; NaN when it happens nowhere.
-
-    predictions: (video, moment).  truth: video -> segments.  One ranked list over all videos, each prediction takes
-    its best free segment with tIoU >= threshold, every segment once; precision is made non-increasing.
-    Source: ActivityNet toolkit eval_detection.py; ties are broken by video, start and end instead of by input order.
-
-    >>> average_precision([("a", Moment(0, 9, 2.0)), ("a", Moment(20, 30, 1.0))], {"a": [(0, 10)]}, 0.5)
-    1.0
-    """
-    total = sum(len(segments) for segments in truth.values())
-    if total == 0:
-        return float("nan")
-    free = {video: list(segments) for video, segments in truth.items()}
-    hits = []
-    for video, moment in sorted(predictions, key=lambda p: (-p[1].score, p[0], p[1].start, p[1].end)):
-        overlaps = [tiou((moment.start, moment.end), segment) for segment in free.get(video, [])]
-        best = int(np.argmax(overlaps)) if overlaps else -1
-        hits.append(best >= 0 and overlaps[best] >= threshold)
-        if hits[-1]:
-            del free[video][best]
-    if not any(hits):
-        return 0.0
-    found = np.cumsum(hits)
-    precision = np.maximum.accumulate((found / np.arange(1, len(hits) + 1))[::-1])[::-1]
-    return float(precision[np.array(hits)].sum() / total)
+def _counts(by_query: Mapping[str, Sequence[Pair]], pairs: Sequence[Pair]) -> dict[str, Any]:
+    absent = [pair for pair in pairs if not pair.truth]
+    predictions = sum(len(pair.predictions) for pair in pairs)
+    tied = 0
+    for own in by_query.values():
+        scores = [moment.score for pair in own for moment in pair.predictions]
+        _, repeats = np.unique(scores, return_counts=True)
+        tied += int(repeats[repeats > 1].sum())
+    return {
+        "queries": len(by_query),
+        "queries_with_truth": sum(any(pair.truth for pair in own) for own in by_query.values()),
+        "videos": len({pair.video for pair in pairs}),
+        "pairs_with_truth": len(pairs) - len(absent),
+        "pairs_absent": len(absent),
+        "pairs_absent_with_predictions": sum(bool(pair.predictions) for pair in absent),
+        "presence_AUROC": _presence([max((m.score for m in p.predictions), default=None) for p in pairs], pairs),
+        "predictions": predictions,
+        "tied_share": tied / predictions if predictions else 0.0,
+    }
 
 
-def _smooth(values: np.ndarray, sigma: float) -> np.ndarray:
-    """Gaussian of `sigma` samples; the ends are mirrored."""
-    if sigma < 0.1:  # a kernel that narrow is its middle sample
-        return values
-    reach = max(1, int(4 * sigma + 0.5))
-    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
-    padded = np.pad(values, reach, mode="symmetric")
-    return np.convolve(padded, kernel / kernel.sum(), mode="valid")
+def _presence(tops: Sequence[float | None], pairs: Sequence[Pair]) -> float | None:
+    """AUROC of the best score for "the query happens in this video"; no prediction = the lowest score."""
+    labels = [bool(pair.truth) for pair in pairs]
+    if all(labels) or not any(labels):
+        return None
+    known = [top for top in tops if top is not None]
+    lowest = min(known, default=0.0) - 1.0
+    return float(roc_auc_score(labels, [lowest if top is None else top for top in tops]))
 
 
-def _runs(is_on: np.ndarray) -> list[tuple[int, int]]:
-    """Half-open index ranges of runs of True, but for one that spans everything."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], is_on.astype(np.int8), [0]])))
-    return [(int(a), int(b)) for a, b in edges.reshape(-1, 2) if b - a < len(is_on)]
+def _nan_mean(values: np.ndarray, axis: int) -> np.ndarray:
+    """Mean over what is a number; NaN where nothing is (which np.nanmean says with a warning)."""
+    known = ~np.isnan(values)
+    count = known.sum(axis=axis)
+    total = np.where(known, values, 0.0).sum(axis=axis)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
-def _keep_best(moments: Sequence[Moment], most: int, nms_tiou: float) -> list[Moment]:
-    kept: list[Moment] = []
-    for moment in moments:
-        if all(tiou(moment[:2], other[:2]) <= nms_tiou for other in kept):
-            kept.append(moment)
-        if len(kept) == most:
-            break
-    return kept
+def _plain(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+def _table(values: Mapping[str, Any], left_out: Mapping[str, int]) -> str:
+    shown = ("0.3", "0.5", "0.7", MEAN)
+    lines = [f"{'percent':10}" + "".join(f"{limit:>10}" for limit in shown)]
+    for name in ("det_mAP", "pair_mAP", "R1", "R5"):
+        cells = (values.get(f"{name}@{limit}") for limit in shown)
+        lines.append(
+            f"{name:10}" + "".join(f"{'' if cell is None else format(100 * cell, '.2f'):>10}" for cell in cells)
+        )
+    lines.append(f"{'mIoU':10}" + ("" if values["mIoU"] is None else f"{100 * values['mIoU']:>10.2f}"))
+    presence = values["presence_AUROC"]
+    lines += [
+        f"{values['pairs_with_truth']} pairs with truth, {values['queries']} queries, {values['videos']} videos; "
+        f"{values['predictions']} predictions, {values['tied_share']:.1%} with tied scores",
+        f"{values['pairs_absent']} absent pairs, {values['pairs_absent_with_predictions']} with predictions, "
+        f"presence AUROC {'undefined' if presence is None else format(presence, '.3f')}",
+        *(f"left out: {count} {reason}" for reason, count in left_out.items()),
+    ]
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prints the metrics of two files as a table in percent or as one JSON object of fractions; the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m xclip_module.evaluation.localisation", description=main.__doc__)
+    parser.add_argument("--predictions", type=Path, required=True, help=".jsonl: qid, pred_relevant_windows")
+    parser.add_argument("--ground-truth", type=Path, required=True, help=".jsonl: qid, query, vid, relevant_windows")
+    parser.add_argument("--split", default="", help='only lines whose "split" says so')
+    parser.add_argument("--json", action="store_true", help="one JSON object, fractions")
+    chosen = parser.parse_args(arguments)
+    try:
+        read = read_files(chosen.predictions, chosen.ground_truth, split=chosen.split)
+    except UserError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return error.exit_code
+    values = metrics(localise_pairs(read.pairs))
+    text = json.dumps({**values, "left_out": read.left_out}) if chosen.json else _table(values, read.left_out)
+    sys.stdout.write(f"{text}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,115 @@
+"""Ground truth and predictions as .jsonl files in QVHighlights' form, of this project or any other tool."""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from xclip_module.errors import DataError
+from xclip_module.evaluation.segments import Moment, Pair, Segment, clean
+
+_TRUTH = "expected qid, query, vid, duration, relevant_windows [[start, end], …]"
+_PREDICTION = "expected qid, pred_relevant_windows [[start, end, score], …]"
+
+
+class Read(NamedTuple):
+    """What two files hold, ready to be judged.
+
+    left_out: what was not judged, by reason -> count.
+    """
+
+    pairs: list[Pair]
+    left_out: Mapping[str, int]
+
+
+def read_files(predictions: Path, truth: Path, *, split: str = "") -> Read:
+    """Every line of the ground truth with its predictions, found by qid; a line without predictions has none.
+
+    Lines that hold no `relevant_windows` are not annotated, predictions of them or of unknown qids cannot be judged;
+    all are counted. With `split`, only lines whose field "split" says so are read, as a run's moments.jsonl has it.
+    Raises DataError with file and line for what is malformed, NaN included.
+    """
+    left_out: Counter[str] = Counter()
+    answers: dict[Any, tuple[str, Any, list[Moment]]] = {}
+    for place, row in _lines(predictions, {"qid", "pred_relevant_windows"}, _PREDICTION, split):
+        moments = [Moment(*_numbers(w, 3, place, _PREDICTION)) for w in _list(row, "pred_relevant_windows", place)]
+        kept = clean(moments, unique=False)
+        left_out["predictions of no or negative length"] += kept.empty
+        if row["qid"] in answers:
+            raise DataError("repeated qid", place, f"{row['qid']!r} was predicted before")
+        answers[row["qid"]] = (place, row.get("vid"), kept.kept)
+    pairs = list(_judged_lines(_lines(truth, {"qid", "query", "vid"}, _TRUTH, split), truth, answers, left_out))
+    left_out["predicted queries without ground truth"] += len(answers)
+    if not pairs:
+        raise DataError(
+            "nothing to judge", truth, f"no line{f' of split {split}' * bool(split)} holds relevant_windows"
+        )
+    return Read(pairs, {reason: count for reason, count in left_out.items() if count})
+
+
+def _judged_lines(
+    lines: Iterable[tuple[str, dict[str, Any]]], path: Path, answers: dict[Any, Any], left_out: Counter[str]
+) -> Iterator[Pair]:
+    """The annotated lines of the ground truth; takes each line's answer out of `answers`."""
+    seen = set()
+    for place, row in lines:
+        if row["qid"] in seen:
+            raise DataError("repeated qid", place, f"{row['qid']!r} stands on an earlier line too")
+        seen.add(row["qid"])
+        where, video, moments = answers.pop(row["qid"], ("", None, []))
+        if video is not None and video != row["vid"]:
+            raise DataError("predictions of another video", where, f"found {video!r}, {path} has {row['vid']!r}")
+        if row.get("relevant_windows") is None:
+            left_out["queries that are not annotated"] += 1
+            continue
+        windows: list[Segment] = [
+            _segment(_numbers(w, 2, place, _TRUTH)) for w in _list(row, "relevant_windows", place)
+        ]
+        kept = clean(windows, unique=True)
+        left_out["true segments of no or negative length"] += kept.empty
+        left_out["repeated true segments"] += kept.repeated
+        yield Pair(str(row["query"]), str(row["vid"]), tuple(kept.kept), tuple(moments))
+
+
+def _lines(path: Path, required: set[str], expected: str, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError("unreadable file", path, getattr(error, "strerror", None) or "not UTF-8 text") from error
+    for number, line in enumerate(text.split("\n"), start=1):
+        place = f"{path}, line {number}"
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise DataError("not JSON", place, f"{error}; {expected}") from error
+        if not isinstance(row, dict) or not required <= set(row):
+            absent = sorted(required - set(row)) if isinstance(row, dict) else sorted(required)
+            raise DataError("wrong line", place, f"missing {', '.join(absent)}; {expected}")
+        if not isinstance(row["qid"], str | int):
+            raise DataError("wrong qid", place, f"found {row['qid']!r}, expected a number or text")
+        if not split or row.get("split") == split:
+            yield place, row
+
+
+def _list(row: Mapping[str, Any], key: str, place: str) -> list[Any]:
+    if not isinstance(row[key], list):
+        raise DataError(f"wrong {key}", place, f"found {str(row[key])[:60]!r}, expected a list of segments")
+    return row[key]
+
+
+def _numbers(window: Any, count: int, place: str, expected: str) -> list[float]:
+    try:
+        numbers = [float(value) for value in window if not isinstance(value, str | bool)]
+    except (TypeError, ValueError):
+        numbers = []
+    if len(numbers) != count or len(window) != count or not all(map(math.isfinite, numbers)):
+        raise DataError("wrong segment", place, f"found {str(window)[:60]}; {expected}, finite numbers")
+    return numbers
+
+
+def _segment(numbers: list[float]) -> Segment:
+    return numbers[0], numbers[1]
