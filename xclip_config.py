@@ -19,6 +19,6 @@ CONFIG = Config(
         weights="untrained:data/demo/model",  # e.g. openai/clip-vit-base-patch32, microsoft/xclip-base-patch32, a .pt
     ),
     eval=EvalConfig(
-        moments_per_query=10,  # ranked moments kept per video and query
+        moments_per_query=20,  # ranked moments kept per video and query
     ),
 )

@@ -1,16 +1,21 @@
 """The benchmark compares what it says: the same results by the slow and the fast way."""
 
 import av
+import numpy as np
 import pytest
 import torch
 from av.video.frame import PictureType
 from models_factory import clips, texts, tiny_two_tower
 
+from xclip_module.benchmark import localisation
 from xclip_module.benchmark.__main__ import main
 from xclip_module.benchmark.meter import Cost, measured, table
 from xclip_module.benchmark.models import frame_flops
 from xclip_module.benchmark.similarity import _released, _released_block
 from xclip_module.benchmark.video import write_long_video
+from xclip_module.datasets.cholec80 import PHASES
+from xclip_module.errors import DataError
+from xclip_module.evaluation.scoring import Curve
 from xclip_module.interface import Embeddings
 
 
@@ -61,3 +66,36 @@ def test_an_unknown_part_is_a_usage_error(capsys):
         main(["zeroshoot"])
     assert ended.value.code == 2
     assert "known: zeroshot, similarity, decode" in capsys.readouterr().err
+
+
+PHASE_TIMES = {
+    f"video{n:02d}": (
+        {name: ((60.0 * i + n, 60.0 * (i + 1) + n),) for i, name in enumerate(PHASES)},
+        440.0 + n,
+    )
+    for n in range(12)
+}
+
+
+def test_simulated_curves_have_the_asked_auroc():
+    strength = localisation._strength(PHASE_TIMES, 0.8)
+    curves = localisation._simulate(PHASE_TIMES, strength, seed=0)
+    assert localisation._auroc(curves, PHASE_TIMES) == pytest.approx(0.8, abs=0.01)
+    weaker = localisation._simulate(PHASE_TIMES, strength / 2, seed=0)
+    assert localisation._auroc(weaker, PHASE_TIMES) < 0.78
+
+
+def test_the_plain_segmenters_do_what_they_are_compared_as():
+    scores = np.tile(np.repeat([0.1, 0.9, 0.2, 0.7], [10, 5, 10, 15]), (7, 1))
+    curve = Curve("v", np.arange(40) * 4.0 + 2.0, scores, 160.0)
+    found = localisation._threshold(lambda row: 0.5)(curve).moments["Preparation"]
+    assert [tuple(m) for m in found] == [(40.0, 60.0, pytest.approx(0.9)), (100.0, 160.0, pytest.approx(0.7))]
+    windows = localisation._windows(curve).moments["Preparation"]
+    assert windows[0].end - windows[0].start in {4.0 * size for size in localisation._WINDOWS}
+    assert windows[0][2] == max(m.score for m in windows)
+
+
+def test_the_localisation_part_prints_the_time_of_a_video_and_refuses_a_folder_without_labels(capsys, tmp_path):
+    assert "a video: similarity-only" in localisation.run(videos=1)
+    assert main(["localisation", f"--labels={tmp_path}"]) == DataError.exit_code
+    assert "no phase labels" in capsys.readouterr().err

@@ -1,7 +1,8 @@
 """The composition root: config sections to models, corpora, curves and results. The only file that knows every room."""
 
+import contextlib
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,11 +11,12 @@ import torch
 from torch import Tensor
 
 from xclip_module import distributed, precision
-from xclip_module.config import Config
+from xclip_module.config import Config, ModelConfig, nearest
 from xclip_module.datasets.catalogue import choose_sampling, load_corpus
-from xclip_module.datasets.corpus import Corpus
+from xclip_module.datasets.corpus import Corpus, Video
 from xclip_module.datasets.feature_pass import Encode, Reading, feature_pass
 from xclip_module.datasets.features import FeatureStore
+from xclip_module.datasets.prompts import prompt_sets, read_background, read_prompts
 from xclip_module.datasets.windows import Sampling, clip_rows, curve_times
 from xclip_module.distributed import World
 from xclip_module.errors import ConfigError, DataError, WeightsError
@@ -27,25 +29,31 @@ from xclip_module.progress import Progress
 from xclip_module.run import Run
 
 UNTRAINED = "untrained:"
+BACKGROUND = "background"
 
 log = logging.getLogger(__name__)
 
 
 class Setup(NamedTuple):
-    """Everything that a scoring pass needs, on this process's device."""
+    """Everything that a scoring pass needs, on this process's device.
+
+    text: of all sentences.  rows: which of them are the queries (""), each further prompt set, and the background.
+    """
 
     corpus: Corpus
     model: VideoTextModel
     text: Embeddings
+    rows: Mapping[str, slice]
     sampling: Sampling
     precision: str
     is_untrained: bool
 
 
 class Scored(NamedTuple):
-    """Curves in the order of the corpus, and the videos left out with the reason."""
+    """Curves in the order of the corpus, the same by further prompt set, and the videos left out with the reason."""
 
     curves: list[Curve]
+    sets: dict[str, list[Curve]]
     skipped: dict[str, str]
 
 
@@ -61,16 +69,27 @@ def set_up(config: Config, run: Run) -> Setup:
             attempt=f"--data.frames_per_clip={model.clip_frames}",
         )
     chosen = precision.choose(config.run.precision, run.world.device)
-    text = _encode_queries(config, model, corpus, run.world, chosen)
-    return Setup(corpus, model, text, sampling, chosen, config.model.weights.startswith(UNTRAINED))
+    sentences = _sentences(config, corpus)
+    text = _encode_queries(config, model, [text for group in sentences.values() for text in group], run.world, chosen)
+    rows, start = {}, 0
+    for name, group in sentences.items():
+        rows[name] = slice(start, start := start + len(group))
+    return Setup(corpus, model, text, rows, sampling, chosen, config.model.weights.startswith(UNTRAINED))
 
 
 def build_model(config: Config, world: World) -> VideoTextModel:
     """The configured weights on this process's device."""
     section = config.model
     if section.weights.startswith(UNTRAINED):
-        folder = Path(section.weights.removeprefix(UNTRAINED))
-        model: Any = load_untrained(folder, seed=config.run.seed, padding=section.padding, attention=section.attention)
+        model: Any = load_untrained(
+            _untrained_folder(section.weights),
+            seed=config.run.seed,
+            family=section.family,
+            header=section.header,
+            max_words=section.max_words,
+            padding=section.padding,
+            attention=section.attention,
+        )
     else:
         # Plain CLIP leaves the number of slots open; then the clip decides.
         frames = choose_sampling(config.data, clip_frames=0).frames_per_clip
@@ -86,6 +105,13 @@ def build_model(config: Config, world: World) -> VideoTextModel:
     return model.to(world.device)
 
 
+def _untrained_folder(weights: str) -> Path:
+    """The folder of `untrained:FOLDER`; the default one is found from any working directory."""
+    folder = Path(weights.removeprefix(UNTRAINED))
+    shipped = Path(__file__).parents[1] / folder
+    return shipped if weights == ModelConfig().weights and not folder.exists() else folder
+
+
 def score_videos(config: Config, setup: Setup, run: Run) -> Scored:
     """Curves of all videos of the splits to be scored: stored features where there are, else one pass over the file.
 
@@ -93,6 +119,8 @@ def score_videos(config: Config, setup: Setup, run: Run) -> Scored:
     cannot be read, unless `data.skip_unreadable` is set.
     """
     videos = [video for split in scored_splits(config, setup.corpus) for video in setup.corpus.of_split(split)]
+    if run.world.is_main:
+        _warn_of_gaps(setup.corpus, videos)
     mine = distributed.shard(videos, run.world)
     store = FeatureStore(Path(config.data.features or Path(config.run.root) / "features"))
     reading = Reading(
@@ -106,8 +134,14 @@ def score_videos(config: Config, setup: Setup, run: Run) -> Scored:
     )
     encode, key = _encoder(config, setup, run.world.device), _stored_key(setup)
     curves, skipped = [], {}
-    with Progress(len(mine), name="videos", unit="videos", is_shown=run.world.is_main) as progress:
-        for video, stored in feature_pass(mine, encode, store=store, key=key, reading=reading, progress=progress):
+    with (
+        Progress(len(mine), name="videos", unit="videos", is_shown=run.world.is_main) as progress,
+        # Closed here and not some time later: threads that decode while the interpreter goes down abort it.
+        contextlib.closing(
+            feature_pass(mine, encode, store=store, key=key, reading=reading, progress=progress)
+        ) as passing,
+    ):
+        for video, stored in passing:
             try:
                 if isinstance(stored, DataError):
                     raise stored
@@ -124,18 +158,39 @@ def score_videos(config: Config, setup: Setup, run: Run) -> Scored:
     if not found:
         reason = next(iter(left_out.values()), "none found")
         raise DataError("no video could be scored", config.data.video or config.data.root or config.data.name, reason)
-    return Scored([found[video.id] for video in videos if video.id in found], left_out)
+    whole = [found[video.id] for video in videos if video.id in found]
+    groups = {name: [_of_rows(curve, setup.rows, name) for curve in whole] for name in setup.rows if name != BACKGROUND}
+    return Scored(groups.pop(""), groups, left_out)
 
 
 def scored_splits(config: Config, corpus: Corpus) -> tuple[str, ...]:
-    """The configured splits that have videos; the only one of a data set without splits."""
-    present = {video.split for video in corpus.videos}
+    """The configured splits that the data set has, each once; the only one of a data set without splits.
+
+    A split whose videos are all missing stays in. One that a data set may lack, such as the val of 40/40, does not.
+    """
+    present = {video.split for video in corpus.videos} | {one.split for one in corpus.missing}
     if present == {"all"}:
         return ("all",)
-    chosen = tuple(split for split in config.data.evaluate if split in present)
+    for split in config.data.evaluate:
+        if split not in {"train", "val", "test"}:
+            why = f"{corpus.name} has splits; {nearest(split, sorted(present))}"
+            raise ConfigError(f"data.evaluate={split}", why=why, attempt="--data.evaluate=val,test")
+    chosen = tuple(dict.fromkeys(split for split in config.data.evaluate if split in present))
     if not chosen:
-        raise ConfigError(f"data.evaluate={','.join(config.data.evaluate)}", why=f"found splits {sorted(present)}")
+        why = f"found splits {', '.join(sorted(present))}"
+        raise ConfigError(f"data.evaluate={','.join(config.data.evaluate)}", why=why, attempt="--data.evaluate=test")
     return chosen
+
+
+def _warn_of_gaps(corpus: Corpus, videos: Sequence[Video]) -> None:
+    """Says which videos are left out, and which are scored without their phases or tools."""
+    for why in dict.fromkeys(one.why for one in corpus.missing):
+        log.warning("left out, %s: %s", why, ", ".join(one.id for one in corpus.missing if one.why == why))
+    for kind in ("phase", "tool"):
+        names = {query.name for query in corpus.queries if query.kind == kind}
+        lacking = [video.id for video in videos if names - set(corpus.moments.get(video.id, {}))]
+        if lacking:
+            log.warning("scored without %s labels, there is no such file: %s", kind, ", ".join(lacking))
 
 
 def settings(config: Config, setup: Setup) -> dict[str, Any]:
@@ -143,7 +198,8 @@ def settings(config: Config, setup: Setup) -> dict[str, Any]:
     return {
         "data": setup.corpus.name,
         "weights": config.model.weights,
-        "weights_digest": setup.model.stored_digest(),
+        "weights_digest": setup.model.digest(),
+        "features_digest": setup.model.stored_digest(),
         "model": setup.model.protocol,
         "precision": setup.precision,
         "attention": config.model.attention,
@@ -157,10 +213,38 @@ def settings(config: Config, setup: Setup) -> dict[str, Any]:
     }
 
 
-def _encode_queries(config: Config, model: VideoTextModel, corpus: Corpus, world: World, chosen: str) -> Embeddings:
-    weights = config.model.weights.removeprefix(UNTRAINED)
-    place = _tokenizer_place(config.model.tokenizer or weights)
-    tokens = load_tokenizer(place)([query.text for query in corpus.queries], model.text_slots)
+def _sentences(config: Config, corpus: Corpus) -> dict[str, Sequence[str]]:
+    """All sentences to encode: the queries (""), each further prompt set, the background."""
+    groups: dict[str, Sequence[str]] = {"": [query.text for query in corpus.queries]}
+    if config.eval.prompt_sets:
+        if any(query.kind == "free" for query in corpus.queries):
+            why = "prompt sets are sentences for class names, these queries are their own sentences"
+            raise ConfigError("eval.prompt_sets", why=why, attempt="leave it empty")
+        names = [query.name for query in corpus.queries]
+        for name, path in prompt_sets(config.eval.prompt_sets).items():
+            groups[name] = list(read_prompts(path, names).values())
+    if config.eval.background:
+        groups[BACKGROUND] = read_background(config.eval.background)
+    return groups
+
+
+def _of_rows(curve: Curve, rows: Mapping[str, slice], name: str) -> Curve:
+    """The curve of one group of sentences, with the background's as one row."""
+    if BACKGROUND not in rows:
+        return curve._replace(scores=curve.scores[rows[name]])
+    others = curve.scores[rows[BACKGROUND]].astype(np.float64)
+    top = others.max(axis=0)
+    mean = top + np.log(np.exp(others - top).mean(axis=0))
+    return curve._replace(scores=curve.scores[rows[name]], background=mean)
+
+
+def _encode_queries(
+    config: Config, model: VideoTextModel, texts: Sequence[str], world: World, chosen: str
+) -> Embeddings:
+    weights = config.model.weights
+    beside = str(_untrained_folder(weights)) if weights.startswith(UNTRAINED) else weights
+    place = _tokenizer_place(config.model.tokenizer or beside)
+    tokens = load_tokenizer(place)(list(texts), model.text_slots)
     if int(tokens.input_ids.max()) >= model.vocabulary:
         found = f"ids up to {int(tokens.input_ids.max())}, the weights know {model.vocabulary}"
         raise WeightsError(
@@ -183,11 +267,13 @@ def _encoder(config: Config, setup: Setup, device: torch.device) -> Encode:
     model, sampling = setup.model, setup.sampling
 
     def frames(batches: Iterator[Tensor], count: int, duration: float, video: str) -> dict[str, np.ndarray]:
-        clip_rows(np.zeros(1), count, sampling, video=video)  # refuses a video shorter than a clip before the work
+        # Refuses a video shorter than a clip before the work.
+        clip_rows(np.zeros(1), count, sampling, video=video, duration=duration)
         return encode_frames(batches, model.encode_frames, picture=model.picture, device=device, video=video)
 
     def clips(batches: Iterator[Tensor], count: int, duration: float, video: str) -> dict[str, np.ndarray]:
-        rows = clip_rows(curve_times(duration, sampling.stride_seconds), count, sampling, video=video)
+        times = curve_times(duration, sampling.stride_seconds)
+        rows = clip_rows(times, count, sampling, video=video, duration=duration)
         return encode_clips(
             batches,
             model.encode_video,
@@ -210,7 +296,7 @@ def _stored_key(setup: Setup) -> dict[str, Any]:
 def _curve(video: str, stored: Mapping[str, np.ndarray], setup: Setup, device: torch.device) -> Curve:
     duration = float(stored["duration"])
     times = curve_times(duration, setup.sampling.stride_seconds)
-    rows = clip_rows(times, int(stored["frames"]), setup.sampling, video=video)
+    rows = clip_rows(times, int(stored["frames"]), setup.sampling, video=video, duration=duration)
     scores = score_stored(stored, setup.text, setup.model, rows=rows, device=device)
     check_finite(scores, video)
     return Curve(video, times, scores, duration)

@@ -7,6 +7,7 @@ differs from the default counts as set), `--section.key=value` on the command li
 import dataclasses
 import difflib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, get_type_hints
@@ -16,8 +17,11 @@ from xclip_module.errors import ConfigError
 AUTO = "auto"
 
 
-def _key(default: Any, reason: str, *, choices: Sequence[str] = (), least: float | None = None) -> Any:
-    return field(default=default, metadata={"reason": reason, "choices": tuple(choices), "least": least})
+def _key(
+    default: Any, reason: str, *, choices: Sequence[str] = (), least: float = -math.inf, most: float = math.inf
+) -> Any:
+    """A key of the schema; its default is allowed whatever the limits say, for a 0 that means "the data set's own"."""
+    return field(default=default, metadata={"reason": reason, "choices": tuple(choices), "least": least, "most": most})
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,7 @@ class RunConfig:
 
     root: str = _key("runs", "folder that holds all runs and the feature store")
     name: str = _key("", "run folder under root; empty = script, data set and UTC time")
-    seed: int = _key(42, "seed of everything that is drawn", least=0)
+    seed: int = _key(42, "seed of everything that is drawn", least=0, most=2**63 - 1)
     device: str = _key(AUTO, "auto = CUDA where there is one", choices=(AUTO, "cpu", "cuda"))
     precision: str = _key(
         AUTO,
@@ -44,12 +48,14 @@ class DataConfig:
     annotations: str = _key("", "moments: a .csv of triplets or a QVHighlights-style .jsonl")
     video: str = _key("", "search this file (or every video of this folder) instead of a data set; needs queries")
     queries: str = _key("", "sentences to look for, ';' between them; empty = the data set's own prompts")
-    prompts: str = _key("", "cholec80: csv with columns query,text; empty = data/prompts/clinical.csv")
+    prompts: str = _key(
+        "", "cholec80, demo: a csv with columns query,text, or a name in data/prompts; empty = clinical"
+    )
     splits: str = _key("32/8/40", "Cholec80 split by name", choices=("32/8/40", "40/8/32", "40/40"))
-    evaluate: tuple[str, ...] = _key(("val", "test"), "splits that are scored")
-    clip_seconds: float = _key(0.0, "length of one clip in seconds; 0 = the data set's own", least=0)
+    evaluate: tuple[str, ...] = _key(("val", "test"), "splits that are scored", choices=("train", "val", "test", "all"))
+    clip_seconds: float = _key(0.0, "length of one clip in seconds; 0 = the data set's own", least=0.01)
     frames_per_clip: int = _key(0, "frames of a clip; 0 = what the checkpoint takes, else the data set's own", least=0)
-    stride_seconds: float = _key(0.0, "seconds between two scores of a curve; 0 = the data set's own", least=0)
+    stride_seconds: float = _key(0.0, "seconds between two scores of a curve; 0 = the data set's own", least=0.01)
     crop: str = _key("center", "how 16:9 becomes square", choices=("center", "squash", "pad"))
     decoder: str = _key(AUTO, "auto = the fastest that reads the file right", choices=(AUTO, "decord", "pyav"))
     decode_threads: int = _key(0, "reading threads; 0 = one per two cores, at most 8", least=0)
@@ -76,7 +82,7 @@ class ModelConfig:
         "temporal header; auto = the checkpoint's, mean for plain CLIP",
         choices=(AUTO, "mean", "transformer", "lstm"),
     )
-    max_words: int = _key(0, "token slots of a query; 0 = the checkpoint's, 32 for plain CLIP", least=0)
+    max_words: int = _key(0, "token slots of a query; 0 = the checkpoint's, 32 for plain CLIP", least=3)
     padding: str = _key(
         AUTO,
         "official = empty word and frame slots take part, as released; auto = official for official checkpoints",
@@ -88,12 +94,35 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class EvalConfig:
-    """How curves become moments."""
+    """How curves become moments, and what they are compared with."""
 
-    smooth_seconds: float = _key(0.0, "standard deviation of the Gaussian over a curve; 0 = two strides", least=0)
-    moments_per_query: int = _key(10, "ranked moments kept per video and query", least=1)
-    nms_tiou: float = _key(0.5, "a moment that overlaps a better one by more is dropped", least=0)
+    track: str = _key(
+        "similarity-only",
+        "what moments may know beside the similarity; all tracks that there are stand in the report",
+        choices=("similarity-only", "+query-set", "+procedure-order"),
+    )
+    smooth_seconds: float = _key(
+        0.0,
+        "standard deviation of the Gaussian over a curve, phases and free sentences; 0 = two strides",
+        least=0,
+        most=1e5,
+    )
+    query_norm: str = _key("mean", "+query-set: how queries compare at a time", choices=("mean", "softmax"))
+    softmax_temperature: float = _key(0.5, "+query-set with softmax: of the z-scores", least=0.01)
+    generator: str = _key("union", "where candidates come from", choices=("union", "scan", "watershed"))
+    nms_tiou: float = _key(0.3, "a moment that overlaps a better one by more is dropped", least=0)
+    tool_smooth_seconds: float = _key(0.0, "the Gaussian for tools; 0 = one stride", least=0, most=1e5)
+    tool_gap_seconds: float = _key(0.0, "tools: gaps so short are joined; 0 = two strides", least=0)
+    tool_hysteresis: float = _key(
+        0.25, "tools: a run ends so far below Otsu's threshold, as a share of the way to the background", least=0
+    )
+    moments_per_query: int = _key(20, "ranked moments kept per video and query", least=1)
     show_moments: int = _key(3, "best moments per query printed for one's own recording", least=1)
+    background: str = _key("", "csv of sentences that fit any picture, taken away from every score; ours = the shipped")
+    prompt_sets: tuple[str, ...] = _key(
+        (), "further csv files of prompts (names in data/prompts, or paths) for mean and range; all = every shipped one"
+    )
+    bootstrap: int = _key(1000, "draws of videos behind the 95 % intervals; 0 = none", least=0)
 
 
 @dataclass(frozen=True)
@@ -175,6 +204,8 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[dict[str, str], str]:
             if not rest or rest[0].startswith("--"):
                 raise ConfigError(f"--{name} has no value", why="expected --section.key=value", attempt="--help")
             value = rest.pop(0)
+        if not value.isascii() and value != value.encode(errors="replace").decode():
+            raise ConfigError(f"--{name}={value}", why="it is no UTF-8 text", attempt="rename that file or folder")
         if name == "protocol":
             protocol = value
         else:
@@ -247,15 +278,26 @@ def _parse(name: str, text: str) -> Any:
 def _check(name: str, value: Any) -> None:
     kind = _key_type(name)
     section, key = name.split(".")
-    rules = next(f.metadata for f in dataclasses.fields(_section_class(section)) if f.name == key)
+    definition = next(f for f in dataclasses.fields(_section_class(section)) if f.name == key)
+    rules, words = definition.metadata, value if isinstance(value, tuple) else (value,)
     accepted: Any = {float: (int, float), tuple[str, ...]: (tuple,)}.get(kind, (kind,))
     if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
         raise ConfigError(f"config key {name}", why=f"found {value!r}, expected {_kind_name(kind)}")
-    if rules["choices"] and value not in rules["choices"]:
-        found = nearest(value, rules["choices"])
-        raise ConfigError(f"config key {name}", why=f"found {value!r}, expected one of {rules['choices']}; {found}")
-    if rules["least"] is not None and not value >= rules["least"]:
-        raise ConfigError(f"config key {name}", why=f"found {value!r}, expected at least {rules['least']}")
+    for word in words if rules["choices"] else ():
+        if word not in rules["choices"]:
+            found = nearest(str(word), rules["choices"])
+            raise ConfigError(f"config key {name}", why=f"found {word!r}, expected one of {rules['choices']}; {found}")
+    if kind in (int, float) and value != definition.default:
+        _check_range(name, value, rules)
+
+
+def _check_range(name: str, value: float, rules: Mapping[str, Any]) -> None:
+    least, most = rules["least"], rules["most"]
+    if not value >= least:
+        raise ConfigError(f"config key {name}", why=f"found {value!r}, expected at least {least}")
+    if not value <= most or value == math.inf:
+        expected = "a finite number" if most == math.inf else f"at most {most}"
+        raise ConfigError(f"config key {name}", why=f"found {value!r}, expected {expected}")
 
 
 def _kind_name(kind: Any) -> str:

@@ -1,189 +1,245 @@
-"""From curves to what a run leaves behind: moments, metrics, pictures and the report."""
+"""From curves to numbers: answers under every track, the controls beside them, what metrics.json holds."""
 
-import io
-import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from xclip_module.assemble import Scored, Setup, scored_splits
 from xclip_module.config import Config, EvalConfig
 from xclip_module.datasets.corpus import Corpus
-from xclip_module.evaluation.controls import time_prior
-from xclip_module.evaluation.localisation import Moment, segments_from_scores
+from xclip_module.errors import ConfigError
+from xclip_module.evaluation import controls
+from xclip_module.evaluation.answers import Answer, Question, answer, describe
+from xclip_module.evaluation.bootstrap import draw_weights, intervals, paired_difference
+from xclip_module.evaluation.frames import frame_pooled_map, labels_at
+from xclip_module.evaluation.phases import phase_metrics
 from xclip_module.evaluation.scoring import Curve
-from xclip_module.evaluation.summary import prior_curves, summarise
-from xclip_module.reporting.plots import timeline
-from xclip_module.reporting.report import best_moments, markdown_report
-from xclip_module.run import Run
+from xclip_module.evaluation.summary import Summary, summarise
+from xclip_module.evaluation.tracks import PROCEDURE, QUERY_SET, SIMILARITY, TRACKS, has_query_set
 
-Found = dict[str, dict[str, list[Moment]]]
+PRIOR = "time prior"
 
 
-def localise(curves: Sequence[Curve], corpus: Corpus, stride: float, section: EvalConfig) -> Found:
-    """Ranked moments of every video and query."""
-    return {
-        curve.video: {
-            query.name: segments_from_scores(
-                curve.times,
-                curve.scores[row],
-                stride=stride,
-                duration=curve.duration,
-                smooth_seconds=smoothing(section, stride),
-                most=section.moments_per_query,
-                nms_tiou=section.nms_tiou,
-            )
-            for row, query in enumerate(corpus.queries)
-        }
-        for curve in curves
-    }
+class Outcome(NamedTuple):
+    """What a run found.
+
+    metrics: what metrics.json holds.  answers: track -> one a video.  replicates: "<split>/<track>/<metric>" -> [B].
+    """
+
+    metrics: dict[str, Any]
+    answers: dict[str, list[Answer]]
+    replicates: dict[str, np.ndarray]
 
 
-def smoothing(section: EvalConfig, stride: float) -> float:
-    """Standard deviation in seconds of the Gaussian over a curve."""
-    return section.smooth_seconds or 2 * stride
+class _Judge(NamedTuple):
+    """What every row of a split's table is made from."""
+
+    corpus: Corpus
+    section: EvalConfig
+    stride: float
+    weights: np.ndarray | None
+
+    @property
+    def names(self) -> list[str]:
+        return [query.name for query in self.corpus.queries]
+
+    def answers(self, curves: Iterable[Curve], track: str) -> list[Answer]:
+        questions = [Question(query.name, query.kind) for query in self.corpus.queries]
+        return [
+            answer(curve, questions, track=track, stride=self.stride, section=self.section, orders=self.corpus.orders)
+            for curve in curves
+        ]
+
+    def summary(self, answers: Sequence[Answer], *, has_draws: bool = True) -> Summary:
+        return summarise(answers, self.corpus.moments, self.names, self.weights if has_draws else None)
 
 
-def evaluate(config: Config, setup: Setup, scored: Scored, found: Found) -> dict[str, Any]:
-    """What metrics.json holds: per split macro, queries and controls, and all that names the protocol."""
-    corpus = setup.corpus
-    smooth = smoothing(config.eval, setup.sampling.stride_seconds)
-    splits = {}
+def conclude(config: Config, setup: Setup, scored: Scored) -> Outcome:
+    """Answers of all videos under every track, and per split the metrics with controls and intervals.
+
+    Raises ConfigError when the chosen track does not exist for these queries.
+    """
+    corpus, stride = setup.corpus, setup.sampling.stride_seconds
+    judge = _Judge(corpus, config.eval, stride, None)
+    tracks = available_tracks(corpus)
+    if config.eval.track not in tracks:
+        why = f"these queries have {', '.join(tracks)}"
+        raise ConfigError(f"eval.track={config.eval.track}", why=why, attempt=f"--eval.track={tracks[-1]}")
+    answers = {track: judge.answers(scored.curves, track) for track in tracks}
+    splits: dict[str, Any] = {}
+    replicates: dict[str, np.ndarray] = {}
     for split in scored_splits(config, corpus) if corpus.moments else ():
-        ids = {video.id for video in corpus.of_split(split)} | {one.id for one in corpus.missing if one.split == split}
-        curves = [curve for curve in scored.curves if curve.video in ids]
-        names = [query.name for query in corpus.queries]
-        splits[split] = {
-            "videos": len(curves),
-            "skipped": {name: why for name, why in scored.skipped.items() if name in ids},
-            **summarise(curves, found, corpus.moments, names),
-            "controls": _controls(config, setup, curves, names),
-        }
+        result, drawn = _split(config, setup, scored, split, answers)
+        splits[split] = result
+        replicates |= {f"{split}/{name}": values for name, values in drawn.items()}
+    return Outcome({**_protocol(config, setup), "skipped": scored.skipped, "splits": splits}, answers, replicates)
+
+
+def available_tracks(corpus: Corpus) -> tuple[str, ...]:
+    """The tracks that mean something for these queries; `similarity-only` always does."""
+    kinds = [query.kind for query in corpus.queries]
+    present = {SIMILARITY: True, QUERY_SET: has_query_set(kinds), PROCEDURE: bool(corpus.orders) and "phase" in kinds}
+    return tuple(track for track in TRACKS if present[track])
+
+
+def _protocol(config: Config, setup: Setup) -> dict[str, Any]:
+    corpus, stride = setup.corpus, setup.sampling.stride_seconds
+    weights = f"{config.model.weights} ({setup.model.digest()[:12]})"
     return {
         "title": f"Zero-shot localisation: {corpus.name}",
         "untrained": setup.is_untrained,
+        "track": config.eval.track,
         "protocol": {
             "data": corpus.protocol,
             "model": setup.model.protocol,
-            "weights": f"{config.model.weights} ({setup.model.stored_digest()[:12]})",
+            "weights": weights,
             "clips": "{:g} s, {} frames, every {:g} s".format(*setup.sampling),
             "picture": f"{setup.model.picture.size} px, crop {config.data.crop}",
             "precision": setup.precision,
-            "segments": f"similarity-only: watershed and scan statistic, smoothed by {smooth:g} s",
+            "track": config.eval.track,
+            "segments": describe(config.eval, stride, [query.kind for query in corpus.queries]),
+            "background": config.eval.background or "none",
+            "intervals": f"95 %, {config.eval.bootstrap} draws of videos, seed {config.run.seed}",
         },
-        "splits": splits,
     }
 
 
-def write(
-    config: Config,
-    setup: Setup,
-    scored: Scored,
-    found: Found,
-    metrics: Mapping[str, Any],
-    *,
-    run: Run,
-    environment: str,
-) -> None:
-    """Writes scores.npz, moments.jsonl, metrics.json, a timeline a video, and report.md."""
-    run.write_bytes("scores.npz", scores_archive(scored.curves, setup.corpus))
-    run.write_text(
-        "moments.jsonl", "".join(json.dumps(line) + "\n" for line in moment_lines(scored, setup.corpus, found))
-    )
-    run.write_json("metrics.json", metrics)
-    for split, result in metrics["splits"].items():
-        run.record(split=split, **result["macro"])
-    pictures = (
-        [_write_timeline(curve, setup.corpus, found, run) for curve in scored.curves] if run.world.is_main else []
-    )
-    answers = "" if metrics["splits"] else summary_text(config, setup, found, metrics)
-    run.write_text("report.md", markdown_report(metrics, answers=answers, environment=environment, pictures=pictures))
-
-
-def scores_archive(curves: Sequence[Curve], corpus: Corpus) -> bytes:
-    """An .npz: "videos" [V], "queries" [Q] (texts), "names" [Q]; per video "<id>/times" [M], "<id>/scores" [Q, M]."""
-    arrays = {
-        "videos": np.array([curve.video for curve in curves], dtype=str),
-        "queries": np.array([query.text for query in corpus.queries], dtype=str),
-        "names": np.array([query.name for query in corpus.queries], dtype=str),
+def _split(
+    config: Config, setup: Setup, scored: Scored, split: str, answers: Mapping[str, Sequence[Answer]]
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """What metrics.json holds of one split, and "<track>/<metric>" -> [B]."""
+    corpus, chosen = setup.corpus, config.eval.track
+    ids = {video.id for video in corpus.of_split(split)} | {one.id for one in corpus.missing if one.split == split}
+    curves = [curve for curve in scored.curves if curve.video in ids]
+    draws = config.eval.bootstrap if curves else 0
+    weights = draw_weights(len(curves), draws, config.run.seed) if draws else None
+    judge = _Judge(corpus, config.eval, setup.sampling.stride_seconds, weights)
+    own = {track: [one for one in found if one.video in ids] for track, found in answers.items()}
+    tables = {track: judge.summary(found) for track, found in own.items()}
+    rows, prior = _controls(judge, curves, config.run.seed)
+    main = tables[chosen]
+    result = {
+        "videos": len(curves),
+        "ids": [curve.video for curve in curves],
+        "skipped": {name: why for name, why in scored.skipped.items() if name in ids},
+        "macro": main.macro,
+        "intervals": intervals(main.replicates),
+        "queries": main.queries,
+        "per_video": main.videos,
+        "tracks": {track: _track(table, own[track], corpus) for track, table in tables.items()},
+        "controls": rows,
+        "minus_time_prior": _difference(prior.replicates, main.replicates) if prior else {},
+        "prompt_sets": _prompt_sets(judge, scored, ids, chosen),
     }
-    for curve in curves:
-        arrays |= {f"{curve.video}/times": curve.times, f"{curve.video}/scores": curve.scores}
-    file = io.BytesIO()
-    np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-    return file.getvalue()
+    drawn = {f"{track}/{name}": values for track, table in tables.items() for name, values in table.replicates.items()}
+    return result, drawn
 
 
-def moment_lines(scored: Scored, corpus: Corpus, found: Found) -> list[dict[str, Any]]:
-    """QVHighlights-style lines: qid, query, vid, duration, pred_relevant_windows, and the truth where there is one."""
-    split_of = {video.id: video.split for video in corpus.videos}
-    lines: list[dict[str, Any]] = []
-    for curve in scored.curves:
-        for query in corpus.queries:
-            truth = corpus.moments.get(curve.video, {}).get(query.name)
-            line = {
-                "qid": len(lines),
-                "query": query.text,
-                "name": query.name,
-                "vid": curve.video,
-                "split": split_of[curve.video],
-                "duration": curve.duration,
-                "pred_relevant_windows": [list(moment) for moment in found[curve.video][query.name]],
-            }
-            lines.append(line if truth is None else {**line, "relevant_windows": [list(span) for span in truth]})
-    return lines
+def _track(table: Summary, answers: Sequence[Answer], corpus: Corpus) -> dict[str, Any]:
+    return {
+        "macro": table.macro,
+        "intervals": intervals(table.replicates),
+        "phases": _phases(answers, corpus),
+        "tools": _tools(answers, corpus),
+    }
 
 
-def summary_text(config: Config, setup: Setup, found: Found, metrics: Mapping[str, Any]) -> str:
-    """What people read at the end: the macro beside its controls, or for one's own recording the best moments."""
-    if not metrics["splits"]:
-        best: dict[str, list[tuple[str, float, float, float]]] = {}
-        for query in setup.corpus.queries:
-            rows = [(video, *moment) for video, by_query in found.items() for moment in by_query[query.name]]
-            best[query.text] = sorted(rows, key=lambda row: -row[3])[: config.eval.show_moments]
-        return best_moments(best)
-    lines = ["weights are untrained (random): expect chance"] if metrics["untrained"] else []
-    for split, result in metrics["splits"].items():
-        shown = {"model": result["macro"], **result["controls"]}
-        for name, row in shown.items():
-            cells = [f"{key} {'–' if row[key] is None else format(row[key], '.3f')}" for key in _SHOWN]
-            lines.append(f"{split:6}{name:12}{'  '.join(cells)}")
-    return "\n".join(lines)
+def _controls(judge: _Judge, curves: Sequence[Curve], seed: int) -> tuple[dict[str, Any], Summary | None]:
+    """Macro row of each control, and the time prior's whole summary; those of training videos only where there are."""
+    names, moments = judge.names, judge.corpus.moments
+    noise = [
+        one._replace(scores=controls.random_scores(names, one.video, len(one.times), seed), background=None)
+        for one in curves
+    ]
+    truth = [
+        one._replace(scores=controls.oracle_scores(names, moments.get(one.video, {}), one.times), background=None)
+        for one in curves
+    ]
+    found = {
+        "random": judge.answers(noise, SIMILARITY),
+        "whole video": [_blind(one, {name: controls.whole_video(one.duration) for name in names}) for one in curves],
+    }
+    prior = None
+    if known := _training(judge.corpus):
+        means = [{name: controls.train_mean(known[name], one.duration) for name in names} for one in curves]
+        found["train mean"] = [_blind(*both) for both in zip(curves, means, strict=True)]
+        when = [
+            one._replace(
+                scores=np.stack([controls.time_prior(known[name], one.times, one.duration) for name in names]),
+                background=None,
+            )
+            for one in curves
+        ]
+        prior = judge.summary(judge.answers(when, SIMILARITY))
+    rows = {name: judge.summary(answers, has_draws=False).macro for name, answers in found.items()}
+    if prior:
+        rows[PRIOR] = prior.macro
+    rows["oracle"] = judge.summary(judge.answers(truth, SIMILARITY), has_draws=False).macro
+    return rows, prior
 
 
-_SHOWN = ("AUROC", "AUPRC", "prevalence", "mAP@0.5")
-
-
-def _controls(config: Config, setup: Setup, curves: Sequence[Curve], names: Sequence[str]) -> dict[str, Any]:
-    """The time prior of the training videos' labels, through the same segmenter; none without training videos."""
-    corpus = setup.corpus
+def _training(corpus: Corpus) -> dict[str, controls.Known]:
+    """Query -> its segments and the length of every annotated training video; empty without training videos."""
     train = [video for video in corpus.of_split("train") if video.id in corpus.moments]
     if not train:
         return {}
-
-    def prior(name: str, times: np.ndarray, duration: float) -> np.ndarray:
-        truth = [(corpus.moments[video.id].get(name, ()), video.label_seconds) for video in train]
-        return time_prior(truth, times, duration)
-
-    blind = prior_curves(curves, names, prior)
-    moments = localise(blind, corpus, setup.sampling.stride_seconds, config.eval)
-    return {"time prior": summarise(blind, moments, corpus.moments, names)["macro"]}
+    return {
+        query.name: [(corpus.moments[video.id].get(query.name, ()), video.label_seconds) for video in train]
+        for query in corpus.queries
+    }
 
 
-def _write_timeline(curve: Curve, corpus: Corpus, found: Found, run: Run) -> str:
-    truth = corpus.moments.get(curve.video, {})
-    figure = timeline(
-        curve.times,
-        curve.scores,
-        [query.name for query in corpus.queries],
-        truth=[truth.get(query.name) for query in corpus.queries],
-        moments=[[moment[:2] for moment in found[curve.video][query.name][:3]] for query in corpus.queries],
-        duration=curve.duration,
-        title=f"{curve.video}: {len(curve.times)} clips, {len(corpus.queries)} queries",
-    )
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=110)
-    name = f"timelines/{curve.video.replace('/', '_')}.png"
-    run.write_bytes(name, file.getvalue())
-    return name
+def _blind(curve: Curve, moments: dict[str, list[Any]]) -> Answer:
+    """A control that knows segments only: its samples are ranked by whether they lie inside."""
+    ranking = np.stack([controls.covered(found, curve.times) for found in moments.values()])
+    return Answer(curve.video, curve.times, curve.duration, ranking, moments)
+
+
+def _difference(prior: Mapping[str, np.ndarray], own: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    return {name: paired_difference(prior[name], own[name]) for name in ("AUROC", "AUPRC", "mAP@0.5") if name in own}
+
+
+def _phases(answers: Sequence[Answer], corpus: Corpus) -> dict[str, Any]:
+    """Phase recognition at 1 sample a second by the largest ranking score; empty without a set of phases."""
+    rows = [row for row, query in enumerate(corpus.queries) if query.kind == "phase"]
+    truth, predicted = [], []
+    for one in answers:
+        known = corpus.moments.get(one.video, {})
+        seconds = np.arange(int(one.duration)) + 0.5
+        labels = np.stack([labels_at(seconds, known.get(corpus.queries[row].name, ())) for row in rows or [0]])
+        is_known = labels.any(axis=0)
+        nearest = np.minimum(np.searchsorted(one.times, seconds), len(one.times) - 1)
+        before = np.maximum(nearest - 1, 0)
+        closer = np.where(seconds - one.times[before] < one.times[nearest] - seconds, before, nearest)
+        if len(rows) > 1 and is_known.any():
+            truth.append(labels.argmax(axis=0)[is_known])
+            predicted.append(one.ranking[rows][:, closer].argmax(axis=0)[is_known])
+    return phase_metrics(truth, predicted, phases=len(rows)) if truth else {}
+
+
+def _tools(answers: Sequence[Answer], corpus: Corpus) -> dict[str, Any]:
+    """Tool presence: the frame-pooled mAP of EndoNet and each tool's AP; empty without tools."""
+    rows = [row for row, query in enumerate(corpus.queries) if query.kind == "tool"]
+    names = [corpus.queries[row].name for row in rows]
+    own = [one for one in answers if set(names) <= set(corpus.moments.get(one.video, {}))]
+    if not rows or not own:
+        return {}
+    labels = [np.stack([labels_at(one.times, corpus.moments[one.video][name]) for name in names]) for one in own]
+    found = frame_pooled_map([one.ranking[rows] for one in own], labels)
+    return {"tool/mAP": found.mean, **{f"tool/AP/{name}": ap for name, ap in zip(names, found.per_query, strict=True)}}
+
+
+def _prompt_sets(judge: _Judge, scored: Scored, ids: set[str], track: str) -> dict[str, Any]:
+    """Macro row of each further prompt set, and mean and range of their headline numbers."""
+    rows = {}
+    for name, curves in scored.sets.items():
+        answers = judge.answers([curve for curve in curves if curve.video in ids], track)
+        rows[name] = judge.summary(answers, has_draws=False).macro
+    if not rows:
+        return {}
+    spread = {}
+    for key in ("AUROC", "AUPRC", "mAP@0.5"):
+        values = [row[key] for row in rows.values() if row[key] is not None]
+        spread[key] = {"mean": float(np.mean(values)), "low": min(values), "high": max(values)} if values else None
+    return {"sets": rows, "spread": spread}

@@ -2,21 +2,26 @@
 
 import argparse
 import sys
+from pathlib import Path
 
 import torch
 
-from xclip_module.benchmark import decoding, similarity, zeroshot
+from xclip_module.benchmark import decoding, localisation, similarity, zeroshot
+from xclip_module.errors import UserError
 
-_PARTS = ("zeroshot", "similarity", "decode")
+_PARTS = ("zeroshot", "similarity", "decode", "localisation")
 
 
-def main(arguments: list[str]) -> None:
-    """Prints the tables of the chosen parts."""
+def main(arguments: list[str]) -> int:
+    """Prints the tables of the chosen parts; the exit code."""
     parser = argparse.ArgumentParser(prog="python -m xclip_module.benchmark", description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"any of {', '.join(_PARTS)}; all when none is named")
     parser.add_argument("--seconds", type=int, default=300, help="length of the synthetic video")
     parser.add_argument("--patch", type=int, default=32, choices=(32, 16), help="ViT-B/32 or ViT-B/16")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument(
+        "--labels", type=Path, help="folder of a Cholec80 copy: compares segmenters on simulated curves over its phases"
+    )
     chosen = parser.parse_args(arguments)
     if unknown := set(chosen.parts) - set(_PARTS):
         parser.error(f"unknown part {', '.join(sorted(unknown))}; known: {', '.join(_PARTS)}")
@@ -24,12 +29,18 @@ def main(arguments: list[str]) -> None:
     runs = {
         "zeroshot": lambda: zeroshot.run(device, seconds=chosen.seconds, patch=chosen.patch),
         "similarity": lambda: similarity.run(device),
+        "localisation": lambda: localisation.run(labels=chosen.labels),
         "decode": lambda: decoding.run(torch.device("cpu"), seconds=chosen.seconds),
     }
     for part in chosen.parts or _PARTS:
-        sys.stdout.write(f"{runs[part]()}\n\n")
+        try:
+            sys.stdout.write(f"{runs[part]()}\n\n")
+        except UserError as error:
+            sys.stderr.write(f"error: {error}\n")
+            return error.exit_code
         sys.stdout.flush()
+    return 0
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main(sys.argv[1:]))

@@ -1,12 +1,15 @@
 """Which loader and which sampling belong to a name."""
 
+import shlex
 from collections.abc import Callable
 
 from xclip_module.config import DataConfig
 from xclip_module.datasets.cholec80 import load_cholec80, load_demo
 from xclip_module.datasets.corpus import Corpus, Query
+from xclip_module.datasets.frame_folder import FrameFolder
 from xclip_module.datasets.moments import load_moments, load_recordings, split_queries
 from xclip_module.datasets.windows import Sampling
+from xclip_module.errors import DataError
 
 LOADERS: dict[str, Callable[[DataConfig], Corpus]] = {
     "demo": load_demo,
@@ -24,13 +27,26 @@ def load_corpus(data: DataConfig) -> Corpus:
 
     Raises DataError or ConfigError for anything missing, broken or empty.
     """
-    if data.video:
-        return load_recordings(data)
-    corpus = LOADERS[data.name](data)
-    if not data.queries:
+    try:
+        corpus = load_recordings(data) if data.video else LOADERS[data.name](data)
+    except OSError as error:  # no permission, too long a name
+        place = str(error.filename or data.root or data.name)
+        raise DataError(
+            "cannot read", place[:200], error.strerror or "", f"ls -ld {shlex.quote(place[:200])}"
+        ) from error
+    _check_names(corpus)
+    if data.video or not data.queries:
         return corpus
     queries = tuple(Query(text, text, "free") for text in split_queries(data.queries))
     return corpus._replace(queries=queries)
+
+
+def _check_names(corpus: Corpus) -> None:
+    """Refuses names that are no text: neither the log nor the results could hold them."""
+    for video in corpus.videos:
+        place = video.source.folder if isinstance(video.source, FrameFolder) else video.source
+        if str(place) != str(place).encode(errors="replace").decode():
+            raise DataError("file name is no UTF-8 text", place, attempt="rename it")
 
 
 def choose_sampling(data: DataConfig, *, clip_frames: int) -> Sampling:

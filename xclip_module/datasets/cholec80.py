@@ -14,6 +14,7 @@ from xclip_module.config import DataConfig
 from xclip_module.datasets.corpus import Corpus, Missing, Query, Segment, Video, split_hash
 from xclip_module.datasets.labels import LabelTrack, read_phases, read_tools
 from xclip_module.datasets.layout import Layout, find_layout, frame_folder, video_id
+from xclip_module.datasets.prompts import prompt_file, read_prompts
 from xclip_module.errors import DataError, UserError
 
 PHASES = (
@@ -24,6 +25,12 @@ PHASES = (
     "GallbladderPackaging",
     "CleaningCoagulation",
     "GallbladderRetraction",
+)
+# The textbook's order, and cleaning before packaging or at the very end. A phase may always be left out.
+PROCEDURE_ORDERS = (
+    PHASES,
+    (*PHASES[:4], PHASES[5], PHASES[4], PHASES[6]),
+    (*PHASES[:5], PHASES[6], PHASES[5]),
 )
 TOOLS = ("Grasper", "Bipolar", "Hook", "Scissors", "Clipper", "Irrigator", "SpecimenBag")
 
@@ -85,21 +92,6 @@ def read_labels(layout: Layout, number: int) -> Labels:
     return Labels(phases, tools)
 
 
-def read_prompts(path: Path, names: tuple[str, ...]) -> dict[str, str]:
-    """One sentence per class name from a csv with columns query,text.
-
-    Raises DataError naming the missing classes, or the empty sentence.
-    """
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-        texts = dict(zip(table["query"].str.strip(), table["text"].str.strip(), strict=True))
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError("unreadable prompts", path, f"{error}; expected a csv with columns query,text") from error
-    if missing := [name for name in names if not texts.get(name)]:
-        raise DataError("prompts without a sentence", path, f"missing {', '.join(missing)}")
-    return {name: texts[name] for name in names}
-
-
 def _load(root: Path, data: DataConfig, lasts: tuple[int, int, int], name: str) -> Corpus:
     if not root.is_dir():
         raise DataError("data root not found", root, "no such folder", f"--data.name={data.name} --data.root=FOLDER")
@@ -121,18 +113,17 @@ def _load(root: Path, data: DataConfig, lasts: tuple[int, int, int], name: str) 
         ids[split] = (*ids.get(split, ()), video_id(number))
     kinds = ((PHASES, "phase", layout.phases), (TOOLS, "tool", layout.tools))
     classes = {name: kind for names, kind, files in kinds if files for name in names}
-    texts = read_prompts(Path(data.prompts) if data.prompts else _PROMPTS, tuple(classes))
+    prompts = prompt_file(data.prompts)
+    texts = read_prompts(prompts, tuple(classes))
     return Corpus(
         name=data.name,
         videos=videos,
         queries=tuple(Query(name, texts[name], kind) for name, kind in classes.items()),
         moments={video_id(number): track.segments for number, track in labels.items()},
-        protocol=f"{name}, split {split_hash(ids)}, prompts {data.prompts or _PROMPTS.name}",
+        protocol=f"{name}, split {split_hash(ids)}, prompts {prompts.name}",
         missing=missing,
+        orders=PROCEDURE_ORDERS if layout.phases else (),
     )
-
-
-_PROMPTS = Path(__file__).parents[2] / "data" / "prompts" / "clinical.csv"
 
 
 def _split_of(lasts: tuple[int, int, int]) -> dict[int, str]:

@@ -15,7 +15,8 @@ class Video(NamedTuple):
 
     source: a video file, or extracted frames.
     split: "train", "val", "test", or "all" where there are no splits.
-    label_seconds: its length by its labels, and how far the file may be from that; 0 where there are none.
+    label_seconds, label_tolerance: its length by its labels, and how far the file may be from that; 0 = no labels.
+    last_moment: end in seconds of its last annotated moment, which must lie within the file.
     """
 
     id: str
@@ -23,6 +24,7 @@ class Video(NamedTuple):
     split: str
     label_seconds: float = 0.0
     label_tolerance: float = 0.0
+    last_moment: float = 0.0
 
 
 class Query(NamedTuple):
@@ -48,6 +50,7 @@ class Corpus(NamedTuple):
         that is not there is not annotated and takes no part in any metric.
     protocol: the split's name and the hash of its ids, for the results.
     missing: videos that the splits to be scored should have and have not.
+    orders: names of queries in the orders that a procedure may take them; empty = not known.
     """
 
     name: str
@@ -56,6 +59,7 @@ class Corpus(NamedTuple):
     moments: Mapping[str, Mapping[str, tuple[Segment, ...]]]
     protocol: str
     missing: tuple[Missing, ...] = ()
+    orders: tuple[tuple[str, ...], ...] = ()
 
     def of_split(self, split: str) -> tuple[Video, ...]:
         """The videos of one split, in order."""

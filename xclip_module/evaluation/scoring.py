@@ -21,12 +21,19 @@ class Curve(NamedTuple):
     times: [M] seconds; the sample at t stands for [t - stride/2, t + stride/2).
     scores: [Q, M] raw logits, rows are texts.
     duration: of the video in seconds.
+    background: [M] log of the mean exponential over sentences that fit any picture; None = not asked for.
     """
 
     video: str
     times: np.ndarray
     scores: np.ndarray
     duration: float
+    background: np.ndarray | None = None
+
+    @property
+    def contrast(self) -> np.ndarray:
+        """Scores [Q, M] with the background taken away: the log-odds against a sentence that fits any picture."""
+        return self.scores if self.background is None else self.scores - self.background
 
 
 @torch.inference_mode()
@@ -49,7 +56,8 @@ def score_stored(
 def check_finite(scores: np.ndarray, video: str) -> None:
     """Raises NonFiniteError naming the video when a score is NaN or infinite."""
     if not np.isfinite(scores).all():
-        raise NonFiniteError("scores are not finite", video, f"{int((~np.isfinite(scores)).sum())} of {scores.size}")
+        found = f"{int((~np.isfinite(scores)).sum())} of {scores.size}"
+        raise NonFiniteError("scores are not finite", video, found, "--run.precision=fp32, or other weights")
 
 
 def _clips_of_frames(

@@ -1,61 +1,172 @@
-"""Curves and moments of a split to its table: per query, macro, and the control beside them."""
+"""Answers of a split to its table: macro, per query, per video, and the bootstrap behind the intervals.
+
+Q queries, V videos, B draws, M samples of a curve.
+"""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from xclip_module.evaluation.frames import labels_at, rank_pair
-from xclip_module.evaluation.localisation import Moment, average_precision
-from xclip_module.evaluation.scoring import Curve
+from xclip_module.evaluation.answers import Answer
+from xclip_module.evaluation.frames import labels_at, pooled_ranking, rank_pair, sample_ap
+from xclip_module.evaluation.localisation import Localisation, localise_pairs, metrics, of_query, statistics
+from xclip_module.evaluation.segments import Pair, clean
 
-TIOU = 0.5
+# Video -> query -> true segments; a pair that is not there is not annotated.
 Truth = Mapping[str, Mapping[str, Sequence[tuple[float, float]]]]
-Moments = Mapping[str, Mapping[str, Sequence[Moment]]]
 
 
-def summarise(curves: Sequence[Curve], moments: Moments, truth: Truth, queries: Sequence[str]) -> dict[str, Any]:
-    """{"macro": row, "queries": {name: row}} with AUROC, AUPRC, prevalence, mAP@0.5 and the number of pairs.
+class Summary(NamedTuple):
+    """What a table needs.
 
-    AUROC, AUPRC and prevalence are means over the (video, query) pairs where they are defined; mAP@0.5 is the mean over
-    queries of the ActivityNet AP. Undefined values are None, and a query that happens nowhere is left out of the macro.
-
-    moments, truth: video -> query -> moments, segments; a pair without truth takes no part.
+    macro: means over pairs and queries.  queries, videos: the same by name.  replicates: metric -> [B] values under
+    the draws, of those macro values that have an interval.
     """
-    rows = {name: _query_row(row, name, curves, moments, truth) for row, name in enumerate(queries)}
-    pairs = [pair for row in rows.values() for pair in row.pop("_pairs")]
-    precisions = [row[f"mAP@{TIOU}"] for row in rows.values() if row[f"mAP@{TIOU}"] is not None]
-    return {"macro": _row(pairs, _mean(precisions)), "queries": rows}
+
+    macro: dict[str, Any]
+    queries: dict[str, dict[str, Any]]
+    videos: dict[str, dict[str, Any]]
+    replicates: dict[str, np.ndarray]
 
 
-def prior_curves(
-    curves: Sequence[Curve], queries: Sequence[str], prior: Callable[[str, np.ndarray, float], np.ndarray]
-) -> list[Curve]:
-    """The same videos and times, scored by a control: prior(query, times, duration) -> [M]."""
-    return [
-        curve._replace(scores=np.stack([prior(name, curve.times, curve.duration) for name in queries]))
-        for curve in curves
+class _PairFrames(NamedTuple):
+    """Frame scores of one pair; NaN where undefined."""
+
+    query: str
+    video: int
+    auroc: float
+    auprc: float
+    prevalence: float
+
+
+def summarise(
+    answers: Sequence[Answer], truth: Truth, queries: Sequence[str], weights: np.ndarray | None = None
+) -> Summary:
+    """Frame and segment metrics of a split.
+
+    AUROC: mean over the (video, query) pairs in which the query holds part of the time. AUPRC, prevalence: over those
+    in which it holds at all; lift is their ratio. `_pooled`: per query over the samples of all videos, then the mean
+    over queries. mAP@0.5 is det_mAP@0.5 under its short name; the other segment keys are those of `localisation`.
+    presence_AUROC_samples: does the largest score of a video tell whether the query happens in it at all (the moments'
+    own scores, behind presence_AUROC, are standardised in each video and hardly can)? Undefined values are None.
+
+    answers: [V], their `ranking` rows in the order of `queries`.  weights: [B, V] draws of a bootstrap.
+    """
+    frames = _frames(answers, truth, queries)
+    found = localise_pairs(_pairs(answers, truth, queries))
+    places = [{answer.video: index for index, answer in enumerate(answers)}[video] for video in found.videos]
+    rows = {name: _query_row(row, name, answers, truth, frames, found) for row, name in enumerate(queries)}
+    macro = {**_frame_means(frames), **_pooled_means(rows), **_named(metrics(found))}
+    macro["presence_AUROC_samples"] = _presence(answers, truth, queries)
+    replicates = {}
+    if weights is not None:
+        replicates = {**_frame_replicates(frames, weights), **_named(statistics(found, weights[:, places]))}
+    videos = {answer.video: _video_row(index, answer.video, frames, found) for index, answer in enumerate(answers)}
+    return Summary(macro, rows, videos, replicates)
+
+
+def _pairs(answers: Sequence[Answer], truth: Truth, queries: Sequence[str]) -> list[Pair]:
+    pairs = []
+    for answer in answers:
+        known = truth.get(answer.video, {})
+        for name in (name for name in queries if name in known):
+            segments = clean(known[name], unique=True).kept
+            moments = clean(answer.moments.get(name, ()), unique=False).kept
+            pairs.append(Pair(name, answer.video, tuple(segments), tuple(moments)))
+    return pairs
+
+
+def _frames(answers: Sequence[Answer], truth: Truth, queries: Sequence[str]) -> list[_PairFrames]:
+    rows = []
+    for index, answer in enumerate(answers):
+        for row, name in enumerate(queries):
+            if name not in truth.get(answer.video, {}):
+                continue
+            labels = labels_at(answer.times, truth[answer.video][name])
+            ranked = rank_pair(answer.ranking[row], labels)
+            precision = ranked.auprc if ranked else sample_ap(answer.ranking[row], labels)
+            rows.append(
+                _PairFrames(
+                    name,
+                    index,
+                    ranked.auroc if ranked else math.nan,
+                    math.nan if precision is None else precision,
+                    float(labels.mean()) if labels.any() else math.nan,
+                )
+            )
+    return rows
+
+
+def _frame_means(frames: Sequence[_PairFrames]) -> dict[str, Any]:
+    auroc, auprc = _mean([row.auroc for row in frames]), _mean([row.auprc for row in frames])
+    prevalence = _mean([row.prevalence for row in frames])
+    lift = None if auprc is None or not prevalence else auprc / prevalence
+    return {"AUROC": auroc, "AUPRC": auprc, "prevalence": prevalence, "lift": lift, "pairs": _defined(frames)}
+
+
+def _frame_replicates(frames: Sequence[_PairFrames], weights: np.ndarray) -> dict[str, np.ndarray]:
+    """AUROC, AUPRC and prevalence [B] under the draws: every pair counts as often as its video was drawn."""
+    values = np.array([row[2:] for row in frames], float).reshape(-1, 3)
+    drawn = weights[:, [row.video for row in frames]]  # [B, pairs]
+    known = ~np.isnan(values)
+    count = drawn @ known
+    means = (drawn @ np.where(known, values, 0.0)) / np.where(count > 0, count, 1)
+    means[count == 0] = np.nan
+    return {name: means[:, column] for column, name in enumerate(("AUROC", "AUPRC", "prevalence"))}
+
+
+def _query_row(
+    row: int, name: str, answers: Sequence[Answer], truth: Truth, frames: Sequence[_PairFrames], found: Localisation
+) -> dict[str, Any]:
+    own = [answer for answer in answers if name in truth.get(answer.video, {})]
+    labels = [labels_at(answer.times, truth[answer.video][name]) for answer in own]
+    pooled = pooled_ranking([answer.ranking[row] for answer in own], labels) if own else None
+    return {
+        **_frame_means([pair for pair in frames if pair.query == name]),
+        "AUROC_pooled": pooled.auroc if pooled else None,
+        "AUPRC_pooled": pooled.auprc if pooled else None,
+        "prevalence_pooled": pooled.prevalence if pooled else None,
+        **_named(of_query(found, name)),
+        "absent": sum(not truth[answer.video][name] for answer in own),
+    }
+
+
+def _presence(answers: Sequence[Answer], truth: Truth, queries: Sequence[str]) -> float | None:
+    known = [
+        (bool(truth[answer.video][name]), answer.ranking[row].max())
+        for answer in answers
+        for row, name in enumerate(queries)
+        if name in truth.get(answer.video, {})
     ]
+    labels = np.array([label for label, _ in known], bool)
+    ranked = rank_pair(np.array([top for _, top in known], float), labels) if known else None
+    return ranked.auroc if ranked else None
 
 
-def _query_row(row: int, name: str, curves: Sequence[Curve], moments: Moments, truth: Truth) -> dict[str, Any]:
-    known = {curve.video: truth[curve.video][name] for curve in curves if name in truth.get(curve.video, {})}
-    pairs = [
-        rank_pair(curve.scores[row], labels_at(curve.times, known[curve.video]))
-        for curve in curves
-        if curve.video in known
-    ]
-    predictions = [(video, moment) for video in known for moment in moments.get(video, {}).get(name, ())]
-    precision = average_precision(predictions, known, TIOU)
-    defined = [pair for pair in pairs if pair is not None]
-    return {**_row(defined, None if math.isnan(precision) else precision), "_pairs": defined}
+def _video_row(index: int, video: str, frames: Sequence[_PairFrames], found: Localisation) -> dict[str, Any]:
+    results = [result for _, place, result in found.results if found.videos[place] == video]
+    return {
+        **_frame_means([pair for pair in frames if pair.video == index]),
+        "R1@0.5": _mean([float(result.top1 >= 0.5) for result in results]),
+        "mIoU": _mean([result.top1 for result in results]),
+    }
 
 
-def _row(pairs: Sequence[Any], precision: float | None) -> dict[str, Any]:
-    means = {name: _mean([getattr(pair, name.lower()) for pair in pairs]) for name in ("AUROC", "AUPRC", "prevalence")}
-    return {**means, f"mAP@{TIOU}": precision, "pairs": len(pairs)}
+def _pooled_means(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    keys = ("AUROC_pooled", "AUPRC_pooled", "prevalence_pooled")
+    return {key: _mean([row[key] for row in rows.values() if row[key] is not None]) for key in keys}
+
+
+def _named(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {"mAP@0.5": values["det_mAP@0.5"], **values}
+
+
+def _defined(frames: Sequence[_PairFrames]) -> int:
+    return sum(not math.isnan(row.auprc) for row in frames)
 
 
 def _mean(values: Sequence[float]) -> float | None:
-    return float(np.mean(values)) if len(values) else None
+    known = [value for value in values if not math.isnan(value)]
+    return float(np.mean(known)) if known else None

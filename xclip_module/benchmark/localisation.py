@@ -1,0 +1,210 @@
+"""Curves to moments: how fast, and on simulated curves over real phase times, how well beside simpler ways.
+
+Q queries, M samples of a curve, V videos.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from sklearn.metrics import roc_auc_score
+
+from xclip_module.benchmark.meter import measured, table
+from xclip_module.config import EvalConfig
+from xclip_module.datasets.cholec80 import PHASES, PROCEDURE_ORDERS, read_labels
+from xclip_module.datasets.corpus import Segment
+from xclip_module.datasets.layout import find_layout, video_id
+from xclip_module.errors import DataError
+from xclip_module.evaluation.answers import Answer, Question, answer
+from xclip_module.evaluation.frames import labels_at
+from xclip_module.evaluation.localisation import localise_pairs, metrics
+from xclip_module.evaluation.proposals import scan_statistic, suppress
+from xclip_module.evaluation.scoring import Curve
+from xclip_module.evaluation.segments import Moment, Pair
+from xclip_module.evaluation.tracks import TRACKS, standardise
+
+_STRIDE = 4.0
+_SECTION = EvalConfig()
+_PHASE_QUESTIONS = [Question(name, "phase") for name in PHASES]
+# Windows of the plain way, in samples: half a minute to a quarter of an hour.
+_WINDOWS = (8, 15, 30, 60, 120, 240)
+_TARGETS = (0.76, 0.90)
+
+# Video -> phase -> segments, and its length in seconds.
+Times = Mapping[str, tuple[Mapping[str, Sequence[Segment]], float]]
+Segmenter = Callable[[Curve], Answer]
+
+
+def run(*, labels: Path | None = None, videos: int = 8) -> str:
+    """The speed table, and with the labels folder of a Cholec80 copy the table of segmenters on simulated curves."""
+    lines = [_speed(videos)]
+    if labels is not None:
+        lines.append(_quality(_phase_times(labels)))
+    return "\n\n".join(lines)
+
+
+def _speed(videos: int) -> str:
+    """One-hour videos, 7 phases and 7 tools, beside the scan over every interval."""
+    rng = np.random.default_rng(0)
+    times = (np.arange(900) + 0.5) * _STRIDE
+    questions = [*_PHASE_QUESTIONS, *(Question(f"tool {n}", "tool") for n in range(7))]
+    curves = [Curve(f"v{n}", times, _autoregressive(rng, len(questions), 900, 0.9), 3600.0) for n in range(videos)]
+    rows = {}
+    with measured(torch.device("cpu")) as rows["every interval (phases only)"]:
+        _exhaustive(curves[0])
+    rows["every interval (phases only)"] = rows["every interval (phases only)"].times(videos)
+    answer(curves[0], questions, track=TRACKS[0], stride=_STRIDE, section=_SECTION)  # the first call loads code
+    for track in TRACKS:
+        with measured(torch.device("cpu")) as rows[f"ours, {track}"]:
+            for curve in curves:
+                answer(curve, questions, track=track, stride=_STRIDE, section=_SECTION, orders=PROCEDURE_ORDERS)
+    each = ", ".join(
+        f"{name[6:]} {1000 * cost.seconds / videos:.0f} ms" for name, cost in rows.items() if "ours" in name
+    )
+    title = f"curves to moments: {videos} videos of 1 h, a score every {_STRIDE:g} s, 14 queries"
+    return f"{title}\n{table(rows, against='every interval (phases only)')}\na video: {each}"
+
+
+def _quality(times: Times) -> str:
+    """det_mAP of every segmenter on the test videos; the signal's strength is set on the training videos."""
+    train, test = _split(times, 1, 40), _split(times, 41, 80)
+    ways: dict[str, Segmenter] = {
+        "threshold at 0.5": _threshold(lambda row: 0.5),
+        "threshold at mean + sd": _threshold(lambda row: float(row.mean() + row.std())),
+        "fixed windows, NMS": _windows,
+        **{f"ours, {track}": _ours(track, _SECTION) for track in TRACKS},
+        "ours, +query-set softmax": _ours(TRACKS[1], EvalConfig(query_norm="softmax")),
+    }
+    lines = [
+        f"simulated curves, real phase times of {len(test)} Cholec80 test videos, a score every {_STRIDE:g} s; percent",
+        f"{'':26}{'AUROC':>7}{'mAP@0.3':>9}{'mAP@0.5':>9}{'mAP@0.7':>9}{'R1@0.5':>9}{'ms/video':>10}",
+    ]
+    for target in _TARGETS:
+        strength = _strength(train, target)
+        curves = _simulate(test, strength, seed=1)
+        reached = _auroc(curves, test)
+        for name, way in ways.items():
+            start = time.perf_counter()
+            answers = [way(curve) for curve in curves]
+            spent = 1000 * (time.perf_counter() - start) / len(curves)
+            pairs = [
+                Pair(phase, one.video, tuple(test[one.video][0][phase]), tuple(one.moments[phase]))
+                for one in answers
+                for phase in PHASES
+            ]
+            found = metrics(localise_pairs(pairs))
+            cells = (found[key] for key in ("det_mAP@0.3", "det_mAP@0.5", "det_mAP@0.7", "R1@0.5"))
+            row = "".join(f"{100 * cell:9.1f}" for cell in cells)
+            lines.append(f"{name:26}{reached:7.3f}{row}{spent:10.1f}")
+    return "\n".join(lines)
+
+
+def _phase_times(root: Path) -> Times:
+    """Of a Cholec80 copy's phase_annotations. Raises DataError when there are none."""
+    layout = find_layout(root)
+    if not layout.phases:
+        raise DataError("no phase labels", root, "expected phase_annotations/video01-phase.txt …", "--labels=FOLDER")
+    found = {video_id(number): read_labels(layout, number) for number in sorted(layout.phases)}
+    return {name: (labels.segments, labels.seconds) for name, labels in found.items()}
+
+
+def _split(times: Times, first: int, last: int) -> Times:
+    names = {video_id(number) for number in range(first, last + 1)}
+    return {name: known for name, known in times.items() if name in names}
+
+
+def _simulate(times: Times, strength: float, *, seed: int) -> list[Curve]:
+    """A raised score while the phase holds, with cross-talk, noise that lasts, drift, and an offset of each pair."""
+    rng, curves = np.random.default_rng(seed), []
+    for video, (segments, seconds) in times.items():
+        centres = (np.arange(max(2, round(seconds / _STRIDE))) + 0.5) * _STRIDE
+        holds = np.stack([labels_at(centres, segments[name]) for name in PHASES]).astype(float)
+        signal = holds + 0.15 * rng.random((len(PHASES), len(PHASES))) @ holds
+        shared = _autoregressive(rng, 1, len(centres), 0.9)
+        drift = rng.normal(size=(len(PHASES), 1)) * np.linspace(-0.3, 0.3, len(centres))
+        offset = 0.7 * rng.normal(size=(len(PHASES), 1))
+        noise = _autoregressive(rng, len(PHASES), len(centres), 0.75) + 0.5 * shared
+        curves.append(Curve(video, centres, strength * signal + noise + drift + offset, seconds))
+    return curves
+
+
+def _autoregressive(rng: np.random.Generator, rows: int, count: int, memory: float) -> np.ndarray:
+    """Noise [rows, count] of variance 1 in which neighbours correlate by `memory`."""
+    steps = rng.normal(size=(rows, count))
+    values = steps.copy()
+    for sample in range(1, count):
+        values[:, sample] = memory * values[:, sample - 1] + (1 - memory**2) ** 0.5 * steps[:, sample]
+    return values
+
+
+def _strength(times: Times, target: float) -> float:
+    """The signal's strength at which the mean AUROC of the pairs is `target`, by bisection."""
+    low, high = 0.0, 8.0
+    for _ in range(12):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _auroc(_simulate(times, middle, seed=0), times) < target else (low, middle)
+    return (low + high) / 2
+
+
+def _auroc(curves: Sequence[Curve], times: Times) -> float:
+    values = []
+    for curve in curves:
+        for row, name in enumerate(PHASES):
+            labels = labels_at(curve.times, times[curve.video][0][name])
+            if labels.any() and not labels.all():
+                values.append(roc_auc_score(labels, curve.scores[row]))
+    return float(np.mean(values))
+
+
+def _ours(track: str, section: EvalConfig) -> Segmenter:
+    return lambda curve: answer(
+        curve, _PHASE_QUESTIONS, track=track, stride=_STRIDE, section=section, orders=PROCEDURE_ORDERS
+    )
+
+
+def _threshold(level: Callable[[np.ndarray], float]) -> Segmenter:
+    """Runs above one level, scored by the mean inside: what the thesis did with 0.5."""
+
+    def segment(curve: Curve) -> Answer:
+        ranges = []
+        for row in curve.scores:
+            steps = np.flatnonzero(np.diff(np.concatenate([[0], (row > level(row)).astype(int), [0]])))
+            ranges.append(steps.reshape(-1, 2))
+        return _plain(curve, ranges)
+
+    return segment
+
+
+def _windows(curve: Curve) -> Answer:
+    """Windows of fixed lengths, half overlapping, scored by the mean inside, then suppression at 0.5."""
+    count = curve.scores.shape[1]
+    ranges = np.array(
+        [(start, start + size) for size in _WINDOWS for start in range(0, count - size + 1, size // 2)] or [(0, count)]
+    )
+    kept = []
+    for row in curve.scores:
+        sums = np.concatenate([[0.0], np.cumsum(row)])
+        means = (sums[ranges[:, 1]] - sums[ranges[:, 0]]) / (ranges[:, 1] - ranges[:, 0])
+        kept.append(ranges[suppress(ranges, means, 0.5, _SECTION.moments_per_query)])
+    return _plain(curve, kept)
+
+
+def _plain(curve: Curve, ranges: Sequence[np.ndarray]) -> Answer:
+    edges = np.append(curve.times - _STRIDE / 2, curve.duration)
+    moments = {
+        name: [Moment(edges[a], edges[b], float(row[a:b].mean())) for a, b in found]
+        for name, row, found in zip(PHASES, curve.scores, ranges, strict=True)
+    }
+    return Answer(curve.video, curve.times, curve.duration, curve.scores, moments)
+
+
+def _exhaustive(curve: Curve) -> None:
+    """The scan statistic of every interval of every phase, then suppression."""
+    count = curve.scores.shape[1]
+    ranges = np.stack(np.triu_indices(count + 1, 1), axis=1)
+    ranges = ranges[ranges[:, 1] - ranges[:, 0] < count]
+    for row in standardise(curve.scores)[: len(PHASES)]:
+        scores = scan_statistic(row, ranges)
+        suppress(ranges[scores > 0], scores[scores > 0], _SECTION.nms_tiou, _SECTION.moments_per_query)
