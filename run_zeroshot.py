@@ -2,7 +2,7 @@
 
 import logging
 
-from xclip_module import assemble, outcome
+from xclip_module import assemble, outcome, outputs
 from xclip_module.config import Config
 from xclip_module.run import Run, launch
 
@@ -15,11 +15,10 @@ def main(config: Config, run: Run) -> dict:
     environment = run.describe_environment(assemble.settings(config, setup))
     log.info("%s\n", environment)
     scored = assemble.score_videos(config, setup, run)
-    found = outcome.localise(scored.curves, setup.corpus, setup.sampling.stride_seconds, config.eval)
-    metrics = outcome.evaluate(config, setup, scored, found)
-    outcome.write(config, setup, scored, found, metrics, run=run, environment=environment)
-    log.info("%s\nreport: %s", outcome.summary_text(config, setup, found, metrics), run.folder / "report.md")
-    return metrics
+    found = outcome.conclude(config, setup, scored)
+    outputs.write(config, setup, scored, found, run=run, environment=environment)
+    log.info("%s\nreport: %s", outputs.summary_text(config, setup, found), run.folder / "report.html")
+    return found.metrics
 
 
 if __name__ == "__main__":

@@ -1,79 +1,154 @@
-"""Arrays in, `Figure` out. M samples of a curve, Q queries."""
+"""Line pictures of a run: PR and ROC per query, mAP against tIoU, errors of the boundaries. Arrays in, `Figure` out."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 
-# Okabe and Ito's colours, told apart with any colour vision.
-TRUTH, CURVE, BEST, OTHER = "#56B4E9", "#333333", "#D55E00", "#E6B98F"
-_ROW_INCHES = 0.62
+from xclip_module.reporting.palette import BEST, CHANCE, LINES, TRUTH
+from xclip_module.reporting.picture import label_lines
 
-Span = tuple[float, float]
+_WIDTH, _FONT, _COLUMNS = 9.6, 9, 4
+_LABEL_WIDTH = 25
 
 
-def timeline(
-    times: np.ndarray,
-    scores: np.ndarray,
-    names: Sequence[str],
-    *,
-    truth: Sequence[Sequence[Span] | None],
-    moments: Sequence[Sequence[Span]],
-    duration: float,
-    title: str,
-) -> Figure:
-    """One row per query: its score curve, the truth behind it, the kept moments under it, the best one strong.
+class Panel(NamedTuple):
+    """One query's curve: x, y [K] fractions, what to print above it, and its chance line from (0, a) to (1, b)."""
 
-    times: [M] seconds.  scores: [Q, M], each row drawn to its own range.  truth: per query, None = not annotated.
-    moments: per query, best first.
-    """
-    height = 1.25 + _ROW_INCHES * len(names)
-    figure = Figure(figsize=(11, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(len(names), 1, sharex=True, squeeze=False)[:, 0]
-    for axis, name, curve, spans, found in zip(axes, names, scores, truth, moments, strict=True):
-        _draw_row(axis, times, curve, spans, found)
-        label = name if len(name) <= 44 else name[:43] + "…"
-        axis.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=9)
-    axes[-1].set_xlim(0, duration)
-    axes[-1].xaxis.set_major_locator(MaxNLocator(10, steps=[1, 2, 3, 6, 10]))
-    axes[-1].xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: clock(seconds)))
-    axes[-1].set_xlabel("time (min:s)")
-    figure.suptitle(title, fontsize=11, x=0.01, ha="left")
-    handles = [
-        axes[0].fill_between([], [], color=TRUTH, alpha=0.55, label="truth"),
-        axes[0].plot([], [], color=CURVE, lw=1, label="score (own range)")[0],
-        axes[0].plot([], [], color=BEST, lw=4, label="best moment")[0],
-        axes[0].plot([], [], color=OTHER, lw=4, label="further moments")[0],
-    ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    name: str
+    note: str
+    x: np.ndarray
+    y: np.ndarray
+    chance: tuple[float, float]
+    colour: str
+
+
+class Line(NamedTuple):
+    """One line against tIoU: values in fractions; low, high of its interval, or None."""
+
+    name: str
+    values: Sequence[float]
+    low: Sequence[float] | None = None
+    high: Sequence[float] | None = None
+
+
+def curve_grid(panels: Sequence[Panel], *, labels: tuple[str, str], title: str, is_steps: bool) -> Figure:
+    """A small plot per query with its chance line dashed; labels: of the x and the y axis."""
+    columns = min(_COLUMNS, len(panels))
+    rows = math.ceil(len(panels) / columns)
+    height = 2.35 * rows + 0.75
+    figure = Figure(figsize=(_WIDTH, height), facecolor="white")
+    grid = figure.subplots(rows, columns, squeeze=False)
+    figure.subplots_adjust(
+        left=0.075, right=0.985, top=1 - 0.95 / height, bottom=0.55 / height, wspace=0.16, hspace=0.62
+    )
+    for index, axes in enumerate(grid.flat):
+        if index >= len(panels):
+            axes.set_visible(False)
+            continue
+        is_lowest = index + columns >= len(panels)
+        _draw_panel(axes, panels[index], is_steps=is_steps, is_left=index % columns == 0, is_lowest=is_lowest)
+    figure.text(0.01, 1 - 0.1 / height, title, fontsize=11, va="top")
+    figure.text(0.53, 0.12 / height, labels[0], fontsize=_FONT, ha="center", va="bottom")
+    figure.text(0.012, 0.5, labels[1], fontsize=_FONT, rotation=90, va="center", ha="left")
     return figure
 
 
-def clock(seconds: float) -> str:
-    """mm:ss, rounded to the second; minutes go on beyond 59.
+def map_figure(panels: Mapping[str, Sequence[Line]], limits: Sequence[float], *, title: str) -> Figure:
+    """det_mAP in percent against the tIoU that counts as found, a panel per split on one scale.
 
-    >>> clock(75.4), clock(3725)
-    ('01:15', '62:05')
+    panels: "test, 40 videos" -> its lines, each over `limits`; those of controls dashed.
     """
-    whole = int(seconds + 0.5)
-    return f"{whole // 60:02d}:{whole % 60:02d}"
+    height = 3.5
+    figure = Figure(figsize=(_WIDTH, height), facecolor="white")
+    grid = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+    figure.subplots_adjust(left=0.075, right=0.985, top=0.82, bottom=0.26, wspace=0.06)
+    for axes, (name, lines) in zip(grid, panels.items(), strict=True):
+        for line in lines:
+            _draw_line(axes, line, limits)
+        axes.set_title(name, fontsize=10)
+        axes.set_xlabel("tIoU that counts as found", fontsize=_FONT)
+        axes.set_ylim(bottom=0)
+        _dress(axes)
+    grid[0].set_ylabel("det_mAP (%)", fontsize=_FONT)
+    figure.text(0.01, 0.98, title, fontsize=11, va="top")
+    handles, names = grid[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="lower center", ncols=5, frameon=False, fontsize=_FONT)
+    return figure
 
 
-def _draw_row(
-    axis, times: np.ndarray, curve: np.ndarray, truth: Sequence[Span] | None, moments: Sequence[Span]
-) -> None:
-    for start, end in truth or ():
-        axis.axvspan(start, end, color=TRUTH, alpha=0.55, lw=0)
-    axis.plot(times, curve, color=CURVE, lw=1)
-    low, high = float(curve.min()), float(curve.max())
-    room = (high - low) or 1.0
-    axis.set_ylim(low - 0.42 * room, high + 0.1 * room)
-    # The best on top of the others, so drawn last.
-    for rank, (start, end) in reversed(list(enumerate(moments))):
-        axis.plot([start, end], [low - 0.25 * room] * 2, color=OTHER if rank else BEST, lw=4, solid_capstyle="butt")
-    axis.set_yticks([])
-    for side in ("top", "right", "left"):
-        axis.spines[side].set_visible(False)
+def boundary_figure(panels: Mapping[str, np.ndarray], totals: Mapping[str, int], *, title: str) -> Figure:
+    """Histograms of start and end errors, a row per split.
+
+    panels: split -> [N, 2] found minus true start and end in seconds.  totals: split -> pairs with truth.
+    The outermost bars hold everything beyond them.
+    """
+    height = 2.3 * len(panels) + 0.6
+    figure = Figure(figsize=(_WIDTH, height), facecolor="white")
+    grid = figure.subplots(len(panels), 2, squeeze=False, sharex=True, sharey="row")
+    figure.subplots_adjust(
+        left=0.075, right=0.985, top=1 - 0.75 / height, bottom=0.55 / height, wspace=0.08, hspace=0.42
+    )
+    every = np.concatenate([np.abs(errors).ravel() for errors in panels.values()])
+    reach = float(np.percentile(every, 95)) if len(every) else 1.0
+    bins = np.linspace(-reach or -1.0, reach or 1.0, 32)
+    for axes_row, (split, errors) in zip(grid, panels.items(), strict=True):
+        for edge, axes in enumerate(axes_row):
+            _draw_errors(axes, errors[:, edge], bins)
+            middle = f", median {np.median(errors[:, edge]):+.1f} s".replace("-", "−") if len(errors) else ""
+            name = ("start", "end")[edge]
+            axes.set_title(f"{split}, {name}: n={len(errors)} of {totals[split]} pairs{middle}", fontsize=10)
+        axes_row[0].set_ylabel("answers", fontsize=_FONT)
+    for axes in grid[-1]:
+        axes.set_xlabel("found − true (s); right of 0 = too late", fontsize=_FONT)
+    figure.text(0.01, 1 - 0.1 / height, title, fontsize=11, va="top")
+    return figure
+
+
+def thinned(x: np.ndarray, y: np.ndarray, *, most: int = 200) -> np.ndarray:
+    """Indices of points that draw the same line within 1/most of the plot's width and height: ends and turns stay."""
+    place = np.round(np.stack([x, y]) * most)
+    keep = np.ones(len(x), bool)
+    keep[1:] = (np.diff(place, axis=1) != 0).any(axis=0)
+    keep[-1] = True
+    return np.flatnonzero(keep)
+
+
+def _draw_panel(axes: Axes, panel: Panel, *, is_steps: bool, is_left: bool, is_lowest: bool) -> None:
+    axes.plot((0, 1), panel.chance, color=CHANCE, lw=1, ls="--")
+    axes.plot(panel.x, panel.y, color="black", lw=2.2, drawstyle="steps-post" if is_steps else "default")
+    axes.plot(panel.x, panel.y, color=panel.colour, lw=1.4, drawstyle="steps-post" if is_steps else "default")
+    axes.set_title(f"{label_lines(panel.name, _LABEL_WIDTH)}\n{panel.note}", fontsize=_FONT, linespacing=1.15, pad=7)
+    axes.set(xlim=(0, 1), ylim=(0, 1.02), yticks=(0, 0.5, 1))
+    axes.set_xticks((0, 0.5, 1), ("0", "0.5", "1"))
+    axes.tick_params(labelbottom=is_lowest, labelleft=is_left)
+    _dress(axes)
+
+
+def _draw_line(axes: Axes, line: Line, limits: Sequence[float]) -> None:
+    is_track = line.low is not None
+    colour = LINES.get(line.name, "black")
+    style = {"ls": "-", "marker": "o", "ms": 3.5} if is_track else {"ls": "--"}
+    axes.plot(limits, 100 * np.array(line.values, float), color=colour, lw=1.6, label=line.name, **style)
+    if line.low is not None and line.high is not None:
+        low, high = (100 * np.array(edge, float) for edge in (line.low, line.high))
+        axes.fill_between(limits, low, high, color=colour, alpha=0.15, lw=0)
+
+
+def _draw_errors(axes: Axes, errors: np.ndarray, bins: np.ndarray) -> None:
+    axes.hist(np.clip(errors, bins[0], bins[-1]), bins=bins.tolist(), color=TRUTH)
+    axes.axvline(0, color="black", lw=1)
+    if len(errors):
+        axes.axvline(float(np.clip(np.median(errors), bins[0], bins[-1])), color=BEST, lw=1.6, ls="--")
+    axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+    _dress(axes)
+
+
+def _dress(axes: Axes) -> None:
+    axes.tick_params(labelsize=_FONT)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)

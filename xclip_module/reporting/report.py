@@ -1,9 +1,15 @@
-"""report.md: what was run, what came out, and what it has to be compared with."""
+"""report.md of one run, and the command that makes one page of several runs."""
 
+import argparse
+import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from xclip_module.reporting.plots import clock
+from xclip_module.errors import UserError
+from xclip_module.reporting.comparison import write_comparison
+from xclip_module.reporting.picture import clock
+from xclip_module.reporting.verdicts import UNTRAINED, against_time_prior
 
 COLUMNS = ("AUROC", "AUPRC", "prevalence", "mAP@0.5")
 
@@ -16,9 +22,11 @@ def markdown_report(metrics: Mapping[str, Any], *, answers: str, environment: st
     """
     parts = [f"# {metrics['title']}", _facts(metrics)]
     if metrics["untrained"]:
-        parts.append("**The weights are untrained (random): expect chance.**")
+        parts.append(f"**{UNTRAINED}**")
     for split, result in metrics["splits"].items():
         parts += [f"## {split}: {result['videos']} videos", _table(result), *_remarks(result)]
+    if not metrics["splits"] and metrics["skipped"]:
+        parts.append(_left_out(metrics["skipped"]))
     if answers:
         parts += ["## Best moments", f"```\n{answers}\n```"]
     parts += [f"![{picture}]({picture})" for picture in pictures]
@@ -61,18 +69,37 @@ def _remarks(result: Mapping[str, Any]) -> list[str]:
         "AUROC, AUPRC and prevalence: means over the (video, query) pairs in which a query holds part of the time; "
         "chance is 0.5 for AUROC and the prevalence for AUPRC. mAP@0.5: ActivityNet rule, mean over queries."
     ]
-    prior = result["controls"].get("time prior")
-    macro = result["macro"]
-    if prior and macro["AUROC"] is not None and macro["AUROC"] <= prior["AUROC"]:
-        remarks.append(
-            f"**The model does not beat the time prior** (AUROC {macro['AUROC']:.3f} against {prior['AUROC']:.3f}), "
-            "which knows only when things usually happen and sees no picture."
-        )
+    remarks.append("\n".join(f"- {line}" for line in against_time_prior(result)))
     if result["skipped"]:
-        listed = "\n".join(f"- {video}: {reason}" for video, reason in result["skipped"].items())
-        remarks.append(f"**{len(result['skipped'])} videos left out:**\n\n{listed}")
+        remarks.append(_left_out(result["skipped"]))
     return remarks
+
+
+def _left_out(skipped: Mapping[str, str]) -> str:
+    listed = "\n".join(f"- {video}: {reason}" for video, reason in skipped.items())
+    return f"**{len(skipped)} videos left out:**\n\n{listed}"
 
 
 def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Writes comparison.html and comparison.csv of several run folders; the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m xclip_module.reporting.report", description=main.__doc__)
+    parser.add_argument("runs", type=Path, nargs="+", help="run folders; the others are compared with the first one")
+    parser.add_argument("--output", type=Path, default=Path(), help="folder for both files")
+    chosen = parser.parse_args(arguments)
+    if len(chosen.runs) < 2:
+        parser.error("a comparison takes two run folders or more")
+    try:
+        page = write_comparison(chosen.runs, chosen.output)
+    except UserError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return error.exit_code
+    sys.stdout.write(f"{page}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

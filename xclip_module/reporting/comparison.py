@@ -1,0 +1,174 @@
+"""Several runs on one page: their numbers, and the paired differences from the first run.
+
+Only runs of one track are ever compared with each other.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from xclip_module import storage
+from xclip_module.errors import DataError
+from xclip_module.reporting import tables, verdicts
+from xclip_module.reporting.differences import Difference, bounds, paired
+from xclip_module.reporting.page import gap_table, render, split_gap
+from xclip_module.reporting.picture import csv_text
+from xclip_module.reporting.run_files import RunFiles, read_runs
+from xclip_module.reporting.tables import Cell, Column, Row, Table
+
+_METRICS = ("AUROC", "AUPRC", "R1@0.5", "mIoU", "det_mAP@0.3", "det_mAP@0.5", "det_mAP@0.5:0.95", "pair_mAP@0.5")
+_HEAD = ("run", "track", "split", "metric", "value", "low", "high")
+_DIFFERENCE_HEAD = ("difference", "difference_low", "difference_high", "excludes_zero")
+
+
+class Compared(NamedTuple):
+    """One metric of one run on one split: its value, its own 95 % interval, and the difference from the first run."""
+
+    run: str
+    track: str
+    split: str
+    metric: str
+    value: float | None
+    bounds: tuple[float, float] | None
+    difference: Difference | None
+
+
+def write_comparison(folders: Sequence[Path], output: Path) -> Path:
+    """Writes comparison.html and comparison.csv into `output`; the path of the page.
+
+    The first folder is what the others are compared with. Raises DataError for folders that are no runs or runs that
+    cannot be compared.
+    """
+    runs = read_runs(folders)
+    found = list(compare(runs))
+    storage.write_text(output / "comparison.csv", comparison_csv(runs, found))
+    storage.write_text(output / "comparison.html", comparison_page(runs, found))
+    return output / "comparison.html"
+
+
+def compare(runs: Sequence[RunFiles]) -> Iterator[Compared]:
+    """Every headline metric of every run, split and track; a difference only where the first run has that track."""
+    first = runs[0]
+    for split in _measured(first):
+        for track in tracks_of(runs):
+            for run in runs:
+                if track in run.metrics["splits"][split]["tracks"]:
+                    yield from (_compared(first, run, split, track, metric) for metric in _METRICS)
+
+
+def tracks_of(runs: Sequence[RunFiles]) -> list[str]:
+    """Every track that some run has, in the order of their first appearance."""
+    every = [track for run in runs for result in run.metrics["splits"].values() for track in result["tracks"]]
+    return list(dict.fromkeys(every))
+
+
+def comparison_csv(runs: Sequence[RunFiles], found: Sequence[Compared]) -> str:
+    """One line per run, track, split and metric, fractions; the split "test - val" holds the gap and its interval."""
+    rows: list[list[Any]] = []
+    for one in found:
+        own = [*one[:5], *(one.bounds or (None, None))]
+        difference = one.difference
+        rows.append([*own, *(_flat(difference) if difference else [None] * 4)])
+    for run, track, metric, gap in _gaps(runs):
+        rows.append([run, track, "test - val", metric, gap.value, *(gap.bounds or (None, None)), *[None] * 4])
+    return csv_text([*_HEAD, *_DIFFERENCE_HEAD], rows)
+
+
+def comparison_page(runs: Sequence[RunFiles], found: Sequence[Compared]) -> str:
+    """The page: who was compared, per split and track a table, and validation beside test of every run."""
+    first = runs[0]
+    sections = [(split, [_table(runs, found, split, track) for track in tracks_of(runs)]) for split in _measured(first)]
+    gaps = [(run.name, gap_table(run.metrics, run.replicates)) for run in runs]
+    return render(
+        "comparison.html",
+        title=f"{len(runs)} runs on {first.split}",
+        first=first.name,
+        intervals=first.metrics["protocol"]["intervals"],
+        runs=_facts(runs),
+        untrained=[run.name for run in runs if run.metrics["untrained"]],
+        sections=sections,
+        gaps=[(name, table) for name, table in gaps if table],
+        warning=verdicts.UNTRAINED,
+    )
+
+
+def _compared(first: RunFiles, run: RunFiles, split: str, track: str, metric: str) -> Compared:
+    key = f"{split}/{track}/{metric}"
+    value, draws = _value(run, split, track, metric), _draws(run, key)
+    difference = None
+    if run is not first and track in first.metrics["splits"][split]["tracks"]:
+        difference = paired(_value(first, split, track, metric), value, (_draws(first, key), draws))
+    return Compared(run.name, track, split, metric, value, bounds(draws), difference)
+
+
+def _measured(run: RunFiles) -> list[str]:
+    """Splits in which anything was to be found; the same for all runs, which have the same videos and queries."""
+    return [name for name, result in run.metrics["splits"].items() if tables.has_truth(result)]
+
+
+def _value(run: RunFiles, split: str, track: str, metric: str) -> float | None:
+    return run.metrics["splits"][split]["tracks"][track]["macro"][metric]
+
+
+def _draws(run: RunFiles, key: str) -> np.ndarray:
+    if key not in run.replicates:
+        raise DataError(
+            "no bootstrap of this metric", f"{run.name}/bootstrap.npz", key, "the run again, with this version"
+        )
+    return run.replicates[key]
+
+
+def _flat(difference: Difference) -> list[Any]:
+    return [difference.value, *(difference.bounds or (None, None)), difference.excludes_zero]
+
+
+def _gaps(runs: Sequence[RunFiles]) -> Iterator[tuple[str, str, str, Difference]]:
+    for run in runs:
+        if {"val", "test"} <= set(_measured(run)):
+            for track in run.metrics["splits"]["val"]["tracks"]:
+                for metric in _METRICS:
+                    yield run.name, track, metric, split_gap(run.metrics, run.replicates, track, metric)
+
+
+def _facts(runs: Sequence[RunFiles]) -> Table:
+    keys = ("model", "weights", "data", "clips", "precision", "track", "segments", "background")
+    columns = [Column(run.name, _origin(run), run.name) for run in runs]
+    rows = []
+    for key in keys:
+        found = [str(run.metrics["protocol"].get(key, tables.UNDEFINED)) for run in runs]
+        rows.append(Row(key, "", [Cell(text) for text in found], "track" if len(set(found)) > 1 else ""))
+    return Table("What ran; lines that differ are marked", "", columns, rows, "words")
+
+
+def _origin(run: RunFiles) -> str:
+    commit = str(run.environment.get("commit") or "no git commit")
+    return f"commit {commit[:12]}, seed {run.config.get('run', {}).get('seed', tables.UNDEFINED)}"
+
+
+def _table(runs: Sequence[RunFiles], found: Sequence[Compared], split: str, track: str) -> Table:
+    known = {column.key: column for column in tables.HEADLINE}
+    columns = [known[metric] for metric in _METRICS]
+    rows = []
+    for place, run in enumerate(runs):
+        own = [one for one in found if (one.run, one.split, one.track) == (run.name, split, track)]
+        note = f"{run.metrics['protocol']['weights']}; {run.metrics['protocol']['clips']}"
+        if run.metrics["track"] == track:
+            note += "; its answers are of this track"
+        if not own:
+            rows.append(Row(run.name, "has no such track", [Cell(tables.UNDEFINED)] * len(columns)))
+            continue
+        label = f"{run.name} ({track})"
+        rows.append(Row(label, note, [_cell(one) for one in own], "" if place else "track"))
+    count = runs[0].metrics["splits"][split]["videos"]
+    return Table(f"{split}, {track}: {count} videos", "run (track)", columns, rows)
+
+
+def _cell(one: Compared) -> Cell:
+    """The value, its interval, and Δ, the paired difference, with * where its interval excludes 0."""
+    lines = [tables.interval(one.bounds)] if one.bounds else []
+    if one.difference is not None:
+        value, _, between = verdicts.signed(one.difference).partition(" ")
+        lines += [f"Δ {value}{' *' if one.difference.excludes_zero else ''}", between]
+    return Cell(tables.number(one.value), tuple(line for line in lines if line))
