@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -225,3 +226,29 @@ def test_stored_features_are_half_precision_tensors(tmp_path):
     store = FeatureStore(tmp_path)
     store.save({}, {"features": torch.ones(2, 3, dtype=torch.float16).numpy()})
     assert store.load({})["features"].dtype == np.float16
+
+
+def test_no_thread_reads_on_when_encoding_is_interrupted(videos, tmp_path):
+    """While the error is still on its way: a thread that decodes when the interpreter goes down aborts it."""
+
+    def interrupt(batches, frames, duration, video):
+        next(batches)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as ended:
+        run(videos, FeatureStore(tmp_path / "store"), interrupt, reading=replace(READING, batch=1, fps=25.0))
+    reading = [thread.name for thread in threading.enumerate() if thread.name in ("decode 0", "decode 1")]
+    assert ended.tb is not None
+    assert reading == []
+
+
+def test_stored_features_that_may_not_be_read_are_made_anew(videos, tmp_path, monkeypatch, caplog):
+    store = FeatureStore(tmp_path / "store")
+    run(videos, store)
+
+    def refuse_to_look(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(type(tmp_path), "exists", refuse_to_look)
+    assert store.load({"video": "video0"}) is None
+    assert "is unreadable" in caplog.text

@@ -49,7 +49,7 @@ def test_line_ends_and_byte_order_marks_do_not_matter(file, first, newline):
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (["Frame\tStep", "0\tPreparation"], r"wrong header: .*line 1: found 'Frame Step', expected.*'Frame Phase'"),
+        (["Frame\tStep", "0\tPreparation"], r"wrong header: .*line 1: found 'Frame\\tStep', expected.*'Frame\\tPhase'"),
         (["0\tPreparation", "1\tPreparation"], "wrong header"),
         ([*PHASE_ROWS, "3\tCliping"], r"unknown phase: .*line 5: found 'Cliping'; did you mean ClippingCutting"),
         ([*PHASE_ROWS, "4\tPreparation"], r"out of step: .*line 5: found frame '4'"),
@@ -57,7 +57,7 @@ def test_line_ends_and_byte_order_marks_do_not_matter(file, first, newline):
         ([*PHASE_ROWS[:1], "1\tPreparation", "2\tPreparation"], r"out of step: .*line 2: found frame '1'"),
         ([*PHASE_ROWS[:2], "30\tPreparation"], "out of step"),
         (["Frame\tPhase"], "empty label file"),
-        (["Frame Phase", "0 Preparation"], "expected tab-separated"),
+        (["Frame Phase", "0 Preparation"], r"found 'Frame Phase', expected tab-separated 'Frame\\tPhase'; try: "),
     ],
 )
 def test_broken_phase_files_name_file_line_found_and_expected(file, lines, message):

@@ -1,11 +1,15 @@
 import json
 
+import numpy as np
 import pytest
 from barcode import write_video
 
 from xclip_module.config import DataConfig
+from xclip_module.datasets.feature_pass import Reading, feature_pass
+from xclip_module.datasets.features import FeatureStore
 from xclip_module.datasets.moments import load_moments, load_recordings, read_entries, split_queries
 from xclip_module.errors import ConfigError, DataError
+from xclip_module.progress import Progress
 
 
 @pytest.fixture
@@ -72,6 +76,15 @@ def test_qvhighlights_lines_become_moments_and_absent_queries_stay_absent(folder
         ("m.jsonl", '{"vid": "a"}', "wrong line: .*line 1: expected an object with vid, query"),
         ("m.jsonl", '{"vid": "a", "query": "x", "relevant_windows": [1, 2]}', "wrong relevant_windows: .*line 1"),
         ("m.jsonl", "\n", "empty annotation file"),
+        ("m.jsonl", '{"vid": "a", "query": "x", "duration": -3}', "wrong duration: .*line 1: found -3"),
+        ("m.jsonl", '{"vid": "a", "query": "x", "relevant_windows": ["12"]}', "wrong relevant_windows: .*line 1"),
+        ("m.jsonl", '{"vid": "a", "query": "x", "relevant_windows": [["1", "5"]]}', "wrong relevant_windows"),
+        (
+            "m.jsonl",
+            '{"vid": "a", "query": "x", "duration": 5, "relevant_windows": [[1, 7]]}',
+            "wrong moment: .*line 1: it ends at 7 s, the video at 5 s",
+        ),
+        ("m.csv", "video\tquery\tstart_time\tend_time\n", r"found 'video\\tquery\\tstart_time\\tend_time'; missing"),
     ],
 )
 def test_broken_lists_name_file_and_line(folder, name, text, message):
@@ -113,3 +126,48 @@ def test_a_recording_that_is_not_there_says_so(tmp_path):
         load_recordings(DataConfig(video=str(tmp_path / "op.mp4"), queries="x"))
     with pytest.raises(DataError, match="no video found"):
         load_recordings(DataConfig(video=str(tmp_path), queries="x"))
+
+
+def test_a_list_that_is_no_utf_8_names_the_way_out(folder):
+    (folder / "m.jsonl").write_bytes('{"vid": "a", "query": "café"}'.encode("latin-1"))
+    with pytest.raises(DataError, match=r"unreadable annotation file: .*m.jsonl.*; try: iconv -f latin1"):
+        read_entries(folder / "m.jsonl")
+
+
+def test_only_a_line_feed_ends_a_line_of_json(folder):
+    (folder / "m.jsonl").write_text('{"vid": "a", "query": "a\u2028clip"}\r\n', encoding="utf-8")
+    assert [entry.query for entry in read_entries(folder / "m.jsonl")] == ["a clip"]
+
+
+def test_one_video_has_one_length(folder):
+    lines = [{"vid": "a", "query": "x", "duration": 80}, {"vid": "a", "query": "y"}]
+    corpus = load_moments(config(folder, "m.jsonl", "\n".join(map(json.dumps, lines))))
+    assert corpus.videos[0].label_seconds == 80
+    lines.append({"vid": "a", "query": "z", "duration": 500})
+    with pytest.raises(DataError, match="two lengths of one video: .*a lasts 80 s and 500 s"):
+        load_moments(config(folder, "m.jsonl", "\n".join(map(json.dumps, lines))))
+
+
+def test_one_video_under_two_names_is_not_scored_twice(folder):
+    text = "video,query,start_time,end_time\na.mp4,x,0,1\na,x,0,1\n"
+    with pytest.raises(DataError, match="one video under two names: .*a.mp4: listed as a.mp4 and as a;"):
+        load_moments(config(folder, "m.csv", text))
+
+
+@pytest.mark.parametrize(("end", "is_refused"), [(2.1, False), (5000, True)])
+def test_a_moment_beyond_the_videos_end_is_refused_once_its_length_is_known(folder, end, is_refused):
+    corpus = load_moments(config(folder, "m.csv", f"video,query,start_time,end_time\na,x,0,{end}\n"))
+    reading = Reading(fps=2.0, size=32, crop="center", batch=8, decoder="auto", threads=1, timeout_seconds=30.0)
+    for _ in range(2):  # from the file, then from the store
+        with Progress(1, name="videos", unit="videos", is_shown=False) as progress:
+            ((_, found),) = feature_pass(
+                corpus.videos,
+                lambda batches, *_: {"features": np.zeros(sum(len(batch) for batch in batches))},
+                store=FeatureStore(folder / "features"),
+                key={},
+                reading=reading,
+                progress=progress,
+            )
+        assert isinstance(found, DataError) is is_refused
+    if is_refused:
+        assert "the video lasts 1.20 s, a moment of a ends at 5000.00 s" in str(found)

@@ -73,7 +73,8 @@ def test_the_shipped_config_runs_the_demo_and_says_that_it_is_untrained(tmp_path
     assert "does not beat the time prior" in report
     for word in ("prevalence", "packages.torch", "settings.clip_seconds", "split "):
         assert word in report
-    assert len(list((folder / "timelines").glob("*.png"))) == 6
+    assert len(list((folder / "pictures").glob("ribbon_*.svg"))) == 6
+    assert "expect chance" in (folder / "report.html").read_text()
 
 
 def test_scores_moments_and_metrics_have_the_promised_shape(finished):
@@ -90,7 +91,7 @@ def test_scores_moments_and_metrics_have_the_promised_shape(finished):
         assert all(0 <= a < b <= line["duration"] for a, b, _ in line["pred_relevant_windows"])
     metrics = json.loads((folder / "metrics.json").read_text())
     row = metrics["splits"]["test"]["queries"]["Preparation"]
-    assert set(row) == {"AUROC", "AUPRC", "prevalence", "mAP@0.5", "pairs"}
+    assert {"AUROC", "AUPRC", "prevalence", "lift", "mAP@0.5", "pair_mAP@0.5", "R1@0.5", "mIoU", "pairs"} <= set(row)
     assert metrics["splits"]["test"]["queries"]["Clipper"]["AUROC"] is None
     assert "split" in metrics["protocol"]["data"]
 

@@ -81,3 +81,11 @@ def test_a_broken_merges_file_is_one_clear_line(tmp_path):
     (tmp_path / "merges.txt.gz").write_bytes(b"not gzip")
     with pytest.raises(WeightsError, match="unreadable merges file"):
         load_tokenizer(tmp_path / "merges.txt.gz")
+
+
+@pytest.mark.parametrize("text", ["", "{}", "not json", "[]"])
+def test_a_damaged_tokenizer_file_is_one_line(tmp_path, text):
+    (tmp_path / "tokenizer.json").write_text(text)
+    with pytest.raises(WeightsError, match="unreadable tokenizer: ") as caught:
+        load_tokenizer(tmp_path)
+    assert str(tmp_path) in str(caught.value)

@@ -369,3 +369,124 @@ def test_every_kernel_gives_the_same_scores(official_file, attention):
 
 def test_spec_survives_json():
     assert _spec_from_json(json.loads(json.dumps(spec_to_json(TINY))), "x") == TINY
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "weights/vit--b32",
+        "weights/vit-b32.",
+        "a/b..c",
+        "a/-x",
+        "x/y.git",
+        "a/" + "x" * 200,
+        "~nobody-here/x",
+        "x" * 5000,
+    ],
+    ids=lambda name: name[:20],
+)
+def test_a_name_that_no_hub_or_disk_knows_is_one_line(name):
+    with pytest.raises(WeightsError, match="no such checkpoint") as caught:
+        load_checkpoint(name)
+    assert "; try: " in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda config: [1], "config.json: TypeError found list"),
+        (lambda config: {"format": config["format"]}, "its spec does not fit: 'vision'"),
+        (lambda config: {**config, "spec": "x"}, "its spec does not fit"),
+        (lambda config: {**config, "spec": {**config["spec"], "embed": "128"}}, "embed|projection_dim|str"),
+        (lambda config: {**config, "spec": {**config["spec"], "words": 200}}, "words 200, expected 3 to context = 16"),
+        (
+            lambda config: {**config, "spec": {**config["spec"], "vision": {**config["spec"]["vision"], "heads": 7}}},
+            "7",
+        ),
+    ],
+)
+@pytest.mark.parametrize("is_trained", [True, False])
+def test_a_config_that_describes_no_model_is_one_line(tmp_path, change, message, is_trained):
+    save_model(tiny_two_tower(), tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    with pytest.raises(WeightsError, match=message) as caught:
+        load_checkpoint(tmp_path) if is_trained else load_untrained(tmp_path, seed=1)
+    assert str(tmp_path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["{bad", "[]", '{"image_mean": 3}', '{"image_mean": [1, 2]}', '{"image_std": "abc"}'])
+def test_a_broken_preprocessor_file_is_one_line(tmp_path, text):
+    tiny_hf_clip().save_pretrained(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text(text)
+    with pytest.raises(WeightsError, match="unreadable"):
+        load_checkpoint(tmp_path)
+
+
+def scalar(state):
+    state["clip.text_projection"] = torch.tensor(1.0)
+
+
+def number(state):
+    state[1] = torch.ones(2)
+
+
+def sparse(state):
+    state["clip.text_projection"] = state["clip.text_projection"].to_sparse()
+
+
+def complex_numbers(state):
+    state["clip.text_projection"] = state["clip.text_projection"].to(torch.complex64)
+
+
+@pytest.mark.parametrize("change", [scalar, number, sparse, complex_numbers])
+def test_tensors_that_are_no_weights_are_one_line(official_file, change):
+    path = official_file(change)
+    with ignored_warnings(), pytest.raises(WeightsError, match="unreadable checkpoint|not a state dict") as caught:
+        load_checkpoint(path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("wish", "message"),
+    [
+        ({"family": "xclip"}, "another family: .*found ms-xclip, asked for xclip; try: --model.family=auto"),
+        ({"header": "mean"}, "another header"),
+        ({"max_words": 12}, "another max_words: .*; try: --model.max_words=0"),
+        ({"padding": "masked"}, "padding is a choice of xclip only: .*found ms-xclip"),
+    ],
+)
+def test_ms_xclip_refuses_what_it_would_ignore(tmp_path, wish, message):
+    tiny_ms_xclip().save_pretrained(tmp_path)
+    with pytest.raises(WeightsError, match=message):
+        load_checkpoint(tmp_path, **wish)
+
+
+def test_a_checkpoint_with_its_own_words_refuses_another_number(official_file):
+    assert load_checkpoint(official_file(), max_words=10).text_slots == 10
+    with pytest.raises(WeightsError, match="another max_words: .*found 10, asked for 12"):
+        load_checkpoint(official_file(), max_words=12)
+
+
+def test_clip4clip_takes_any_number_of_words_and_knows_no_padding(tmp_path):
+    torch.save(to_official(tiny_two_tower(family="clip4clip").state_dict()), tmp_path / "model.bin")
+    assert load_checkpoint(tmp_path / "model.bin", max_words=8).text_slots == 8
+    with pytest.raises(WeightsError, match="more words than the checkpoint takes: .*max_words=40.*takes 16"):
+        load_checkpoint(tmp_path / "model.bin", max_words=40)
+    with pytest.raises(WeightsError, match="padding is a choice of xclip only"):
+        load_checkpoint(tmp_path / "model.bin", padding="masked")
+
+
+@pytest.mark.parametrize("make", [tiny_two_tower, tiny_ms_xclip])
+def test_the_digest_covers_every_weight(tmp_path, make):
+    model = make()
+    if make is tiny_ms_xclip:
+        model.save_pretrained(tmp_path)
+        model = load_checkpoint(tmp_path)
+    seen = {model.digest()}
+    for parameter in model.parameters():
+        with torch.no_grad():
+            parameter.view(-1)[0] += 1
+        seen.add(model.digest())
+    assert len(seen) == 1 + len(list(model.parameters()))

@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from xclip_module.datasets.video import frame_times
 from xclip_module.datasets.windows import Sampling, clip_rows, curve_times
 from xclip_module.errors import DataError
 
@@ -39,3 +40,16 @@ def test_every_row_is_a_real_frame_and_rows_rise(frames, per_clip, clip_seconds,
 def test_a_short_video_is_named_with_the_way_out():
     with pytest.raises(DataError, match=r"shorter than one clip: op: 3 s, a clip is 16 s; try: --data.clip_seconds=3"):
         clip_rows(np.array([1.5]), 3, Sampling(16.0, 16, 4.0), video="op")
+
+
+def test_a_short_video_is_named_with_its_own_length():
+    """A grid of one frame a second has four frames in 3.24 s."""
+    with pytest.raises(DataError, match=r"op: 3.24 s, a clip is 16 s; try: --data.clip_seconds=3.24$"):
+        clip_rows(np.array([1.5]), 4, Sampling(16.0, 16, 4.0), video="op", duration=3.24)
+
+
+@given(st.floats(0.05, 60), st.integers(1, 32))
+def test_the_advised_clip_length_fits_the_video(duration, per_clip):
+    clip_seconds = max(int(100 * duration) / 100, 0.01)
+    sampling = Sampling(clip_seconds, per_clip, 1.0)
+    assert len(frame_times(duration, sampling.fps)) >= per_clip

@@ -2,11 +2,14 @@
 
 import datetime
 import os
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
+
+from xclip_module.errors import ConfigError, UserError
 
 T = TypeVar("T")
 
@@ -30,8 +33,10 @@ class World(NamedTuple):
 def start(device: str) -> World:
     """The world that torchrun's environment describes, or one process.
 
-    device: "auto" takes CUDA where there is one, else "cpu" or "cuda".
+    device: "auto" takes CUDA where there is one, else "cpu" or "cuda". Raises ConfigError for "cuda" without a GPU.
     """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("run.device=cuda", why="torch finds no GPU here", attempt="--run.device=cpu")
     name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     number = int(os.environ.get("LOCAL_RANK", "0"))
@@ -60,9 +65,18 @@ def shard(items: Sequence[T], world: World) -> list[T]:
 
 
 def gather(value: Any, world: World) -> list[Any]:
-    """Every rank's value, by rank, on every rank; uneven and nested values are fine."""
+    """Every rank's value, by rank, on every rank; uneven and nested values are fine.
+
+    Raises UserError when another rank has ended, which has said why itself.
+    """
     if world.size == 1:
         return [value]
     values = [None] * world.size
-    dist.all_gather_object(values, value)
+    try:
+        dist.all_gather_object(values, value)
+    except RuntimeError as error:
+        # gloo has no class of its own for a peer that hung up.
+        if not re.search("gloo|connection", str(error), re.IGNORECASE):
+            raise
+        raise UserError("another process ended", why="its own line says why") from error
     return values

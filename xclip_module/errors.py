@@ -18,7 +18,8 @@ class UserError(ValueError):
         """Joins what happened, where, why (found and expected) and the command that helps into one line."""
         parts = [part for part in (what, str(file), why) if part]
         line = ": ".join(parts) + (f"; try: {attempt}" if attempt else "")
-        super().__init__(" ".join(line.split()))
+        # A file name may hold bytes that are no text, which no log or terminal would print.
+        super().__init__(" ".join(line.split()).encode(errors="backslashreplace").decode())
 
 
 class ConfigError(UserError):

@@ -44,6 +44,10 @@ class VideoTextModel(Protocol):
         """One line for the results: which arithmetic."""
         ...
 
+    def digest(self) -> str:
+        """Fingerprint of all weights: what results depend on."""
+        ...
+
     def stored_digest(self) -> str:
         """Fingerprint of all weights on which stored features of videos depend."""
         ...

@@ -5,6 +5,7 @@ import datetime
 import difflib
 import errno
 import fcntl
+import itertools
 import json
 import logging
 import os
@@ -27,6 +28,14 @@ from xclip_module.errors import STOPPED, ConfigError, DiskError, MemoryShortage,
 from xclip_module.protocols import find_protocol
 
 log = logging.getLogger("xclip_module")
+
+# What a finished run leaves, as patterns in the run folder.
+_RESULTS = (
+    *("scores.npz", "moments.jsonl", "metrics.json", "bootstrap.npz", "environment.json"),
+    *("report.*", "timelines", "pictures", "traceback*"),
+)
+# Keys that say where and on what, not what.
+_PLACES = {"run.root", "run.name", "run.device"}
 
 
 class Run:
@@ -70,14 +79,27 @@ def launch(main: Callable[[Config, Run], Any], *, script: str, arguments: Sequen
     """Runs `main(config, run)` as the program `script` and exits with the documented code.
 
     The user's values come from `xclip_config.py` beside the script, then from the command line. A `UserError` is one
-    line `error: …`; anything unforeseen leaves its traceback in the run folder.
+    line `error: …`; anything unforeseen leaves its traceback in the run folder. Where this process is another program
+    than `script`, the end is a SystemExit for it to catch.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    is_program = Path(sys.argv[0]).resolve() == Path(script).resolve()
+    code: Any = 0
+    try:
+        _launch(main, script, arguments)
+    except SystemExit as end:
+        code = end.code
+    if is_program:
+        _leave(code)
+    sys.exit(code)
+
+
+def _launch(main: Callable[[Config, Run], Any], script: str, arguments: Sequence[str]) -> None:
     world = World(0, 1, torch.device("cpu"))
     try:
         if "--help" in arguments or "-h" in arguments:
             _say(f"python {Path(script).name} [--protocol=NAME] [--section.key=value …]\n{schema.describe()}")
-            sys.exit(0)
+            return
         config = load_config(Path(script).with_name("xclip_config.py"), arguments)
         _catch_signals()
         world = distributed.start(config.run.device)
@@ -86,7 +108,14 @@ def launch(main: Callable[[Config, Run], Any], *, script: str, arguments: Sequen
         distributed.stop(world)
     except BaseException as error:
         _end(error, None, world)
-    sys.exit(0)
+
+
+def _leave(code: Any) -> NoReturn:
+    """Ends the process at once: at an ordinary end, a thread that still decodes or computes would abort it."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code if isinstance(code, int) else 0)
 
 
 def load_config(path: Path, arguments: Sequence[str]) -> Config:
@@ -128,6 +157,8 @@ def _explain(message: str) -> str:
 def _run(main: Callable[[Config, Run], Any], config: Config, run: Run) -> None:
     """`main` with its end, good or bad, in the log."""
     try:
+        if run.world.is_main:
+            _set_aside(run.folder, config)
         run.write_json("config.json", schema.to_json(config))
         log.info("run folder %s", run.folder)
         main(config, run)
@@ -135,12 +166,45 @@ def _run(main: Callable[[Config, Run], Any], config: Config, run: Run) -> None:
         _end(error, run.folder, run.world)
 
 
+def _set_aside(folder: Path, config: Config) -> None:
+    """Moves the results of another configuration to a folder of their own: they fit this one's config.json no more."""
+    try:
+        kept = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        kept = None
+    if kept is not None and _what(kept) == _what(schema.to_json(config)):
+        return
+    old = [path for pattern in _RESULTS for path in sorted(folder.glob(pattern))]
+    if not old:
+        return
+    place = next(path for n in itertools.count(1) if not (path := folder / f"replaced-{n}").exists())
+    with storage.disk_errors(place):
+        place.mkdir()
+        for path in [*old, *folder.glob("config.json")]:
+            path.rename(place / path.name)
+    log.warning("%s held results of another configuration, now in %s", folder, place)
+
+
+def _what(values: Any) -> Any:
+    """A configuration as JSON without the keys that only say where it runs."""
+    sections = values.items() if isinstance(values, dict) else ()
+    return {
+        f"{section}.{key}": value
+        for section, part in sections
+        if isinstance(part, dict)
+        for key, value in part.items()
+        if f"{section}.{key}" not in _PLACES
+    }
+
+
 def _catch_signals() -> None:
     def stop(number: int, _: Any) -> NoReturn:
         raise KeyboardInterrupt(signal.Signals(number).name)
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, stop)
+        # What the caller ignores stays ignored: nohup, a job in the background.
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, stop)
 
 
 @contextlib.contextmanager
@@ -153,33 +217,47 @@ def _run_folder(config: Config, world: World, script: str) -> Iterator[Path]:
 
 def _claim(config: Config, script: str, stack: contextlib.ExitStack) -> Path:
     root, name = Path(config.run.root), config.run.name
-    if not name:
+    if name:
+        _check_name(config)
+    else:
         now = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
         name = f"{script.removeprefix('run_')}-{'video' if config.data.video else config.data.name}-{now}"
+    storage.make_folder(root)
     names = [name] if config.run.name else [name, *(f"{name}-{number}" for number in range(2, 100))]
     for candidate in names:
         folder = root / candidate
-        try:
-            with storage.disk_errors(folder):
-                folder.mkdir(parents=True, exist_ok=bool(config.run.name))
-        except FileExistsError:
+        if not config.run.name and folder.exists():
             continue  # another start in the same second
+        storage.make_folder(folder)
         if _lock(folder, stack):
             return folder
     holder = (root / names[0] / "lock").read_text().strip()
     raise ConfigError("this run is already going", root / names[0], f"held by {holder}", "another --run.name=NAME")
 
 
+def _check_name(config: Config) -> None:
+    """Refuses a run folder that would lie outside run.root or among the stored features."""
+    places = config.run.root, Path(config.run.root, config.run.name), config.data.features
+    root, folder, features = (Path(os.path.normpath(Path(place).absolute())) for place in places)
+    features = features if config.data.features else root / "features"
+    why = "" if root in folder.parents else f"it is no folder under {root}"
+    if root in features.parents and features in (folder, *folder.parents):
+        why = f"{features} holds the stored features"
+    if why:
+        raise ConfigError(f"run.name={config.run.name}", why=why, attempt="--run.name=NAME")
+
+
 def _lock(folder: Path, stack: contextlib.ExitStack) -> bool:
-    file = stack.enter_context((folder / "lock").open("a+"))
+    with storage.disk_errors(folder / "lock", is_users_choice=True):
+        file = stack.enter_context((folder / "lock").open("a+", buffering=1, encoding="utf-8"))
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         is_held = error.errno in (errno.EWOULDBLOCK, errno.EACCES)
         return not is_held  # anything else: a file system without locks
-    file.truncate(0)
-    file.write(f"process {os.getpid()} on {os.uname().nodename}\n")
-    file.flush()
+    with storage.disk_errors(folder / "lock"):
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {os.uname().nodename}\n")
     return True
 
 
@@ -189,18 +267,22 @@ def _logging(folder: Path, world: World) -> Iterator[None]:
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     if world.is_main:
         with storage.disk_errors(folder / "log.txt"):
-            handlers.append(logging.FileHandler(folder / "log.txt", encoding="utf-8"))
+            handlers.append(logging.FileHandler(folder / "log.txt", encoding="utf-8", errors="backslashreplace"))
             handlers[1].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     handlers[0].setFormatter(logging.Formatter("%(message)s" if world.is_main else f"%(message)s [rank {world.rank}]"))
     log.setLevel(logging.INFO if world.is_main else logging.WARNING)
     for handler in handlers:
         log.addHandler(handler)
+    # On a full disk our own line says what happened; logging would print a traceback beside it.
+    is_loud, logging.raiseExceptions = logging.raiseExceptions, False
     try:
         yield
     finally:
+        logging.raiseExceptions = is_loud
         for handler in handlers:
             log.removeHandler(handler)
-            handler.close()
+            with contextlib.suppress(OSError):
+                handler.close()
 
 
 def _end(error: BaseException, folder: Path | None, world: World) -> NoReturn:
@@ -210,9 +292,10 @@ def _end(error: BaseException, folder: Path | None, world: World) -> NoReturn:
     if isinstance(error, KeyboardInterrupt):
         name = str(error) or "SIGINT"
         _fail(f"stopped by {name}: everything stored is kept; try: the same command again goes on from there", STOPPED)
-    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error):
-        why = str(error).split(".")[0]
-        error = MemoryShortage("out of memory", world.device, why, "--model.frames_per_forward=16 (or smaller)")
+    is_towers = isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    if is_towers or isinstance(error, MemoryError):
+        attempt = "--model.frames_per_forward=16 (or smaller)" if is_towers else "--data.stride_seconds=10 (or larger)"
+        error = MemoryShortage("out of memory", world.device, str(error).split(".")[0], attempt)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         error = DiskError("disk full", error.filename or folder or "", attempt="free space, or --run.root=FOLDER")
     if isinstance(error, UserError):
@@ -237,4 +320,6 @@ def _fail(line: str, code: int) -> NoReturn:
 
 
 def _say(text: str, stream: Any = None) -> None:
-    (stream or sys.stdout).write(text + "\n")
+    stream = stream or sys.stdout
+    encoding = stream.encoding or "utf-8"
+    stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")

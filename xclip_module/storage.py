@@ -22,16 +22,27 @@ _DISK_ERRNOS = {
 
 
 @contextlib.contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
-    """Turns a full, read-only or forbidden disk into one `DiskError` that names the path; other errors pass."""
+def disk_errors(path: Path, *, is_users_choice: bool = False) -> Iterator[None]:
+    """Turns a full, read-only or forbidden disk into one `DiskError` that names the path; other errors pass.
+
+    is_users_choice: the user named this place, so that whatever the system says against it is for the user to read.
+    """
     try:
         yield
     except OSError as error:
-        if error.errno not in _DISK_ERRNOS:
+        if error.errno not in _DISK_ERRNOS and not is_users_choice:
             raise
-        raise DiskError(
-            "cannot write", path, _DISK_ERRNOS[error.errno], "free space, or name another place with --run.root=FOLDER"
-        ) from error
+        if error.errno in _DISK_ERRNOS:
+            why, attempt = _DISK_ERRNOS[error.errno], "free space, or name another place with --run.root=FOLDER"
+        else:
+            why, attempt = error.strerror or str(error), "another place for --run.root, --run.name or --data.features"
+        raise DiskError("cannot write", path, why, attempt) from error
+
+
+def make_folder(path: Path) -> None:
+    """Makes a folder that the user named, with its parents. Raises DiskError when it cannot be one."""
+    with disk_errors(path, is_users_choice=True):
+        path.mkdir(parents=True, exist_ok=True)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

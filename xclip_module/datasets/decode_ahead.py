@@ -61,7 +61,7 @@ def decode_ahead(
     batch: int = 64,
     decoder: str = "auto",
     timeout_seconds: float = 120.0,
-) -> Iterator[tuple[Job, Iterator[Batch]]]:
+) -> Generator[tuple[Job, Iterator[Batch]], None, None]:
     """Each job, in order, with its stream of batches of up to `batch` frames.
 
     Use: ``for job, batches in decode_ahead(jobs, size=224): for times, frames in batches: ...``. The job comes back

@@ -3,8 +3,9 @@
 N frames of the grid, H picture side.
 """
 
+import contextlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,9 +54,10 @@ def feature_pass(
     key: Mapping[str, Any],
     reading: Reading,
     progress: Progress,
-) -> Iterator[tuple[Video, Arrays | DataError]]:
+) -> Generator[tuple[Video, Arrays | DataError], None, None]:
     """Every video with its arrays, or with the DataError that says why there are none; stored ones come first.
 
+    Closing the generator ends the reading threads.
     The arrays are the encoder's, with "duration" (seconds) and "frames" (grid frames) added.
     key: what the arrays depend on beside the reading and the file (weights, precision, cut of clips).
     """
@@ -65,23 +67,25 @@ def feature_pass(
         stored: Arrays | DataError | None
         try:
             keys[video.id] = {**key, **reading.key(), "video": video.id, "file": identity(video.source)}
-            stored = store.load(keys[video.id])
         except OSError as error:
-            stored = DataError("unreadable video", error.filename, error.strerror or "")
+            stored = DataError("unreadable video", error.filename, error.strerror or "", f"ls -l {error.filename}")
+        else:
+            stored = store.load(keys[video.id])
         if stored is None:
             unread.append(video)
         else:
             progress.advance(1, video.id)
             yield video, stored if isinstance(stored, DataError) else _checked(video, stored)
-    for video, result in _read(unread, encode, reading, progress):
-        if not isinstance(result, DataError):
-            store.save(keys[video.id], result)
-        yield video, result
+    with contextlib.closing(_read(unread, encode, reading, progress)) as results:
+        for video, result in results:
+            if not isinstance(result, DataError):
+                store.save(keys[video.id], result)
+            yield video, result
 
 
 def _read(
     videos: Sequence[Video], encode: Encode, reading: Reading, progress: Progress
-) -> Iterator[tuple[Video, Arrays | DataError]]:
+) -> Generator[tuple[Video, Arrays | DataError], None, None]:
     opened = decode_ahead(
         [Job(video.id, video.source, reading.fps) for video in videos],
         size=reading.size,
@@ -91,15 +95,17 @@ def _read(
         decoder=reading.decoder,
         timeout_seconds=reading.timeout_seconds,
     )
-    for video, (job, batches) in zip(videos, opened, strict=True):
-        done = progress.done
-        result: Arrays | DataError
-        try:
-            result = _read_one(video, job, batches, encode, progress)
-        except DataError as error:
-            result = error
-        progress.advance(done + 1 - progress.done)
-        yield video, result
+    # An exception on its way keeps this frame, and so the threads, alive until it is printed.
+    with contextlib.closing(opened):
+        for video, (job, batches) in zip(videos, opened, strict=True):
+            done = progress.done
+            result: Arrays | DataError
+            try:
+                result = _read_one(video, job, batches, encode, progress)
+            except DataError as error:
+                result = error
+            progress.advance(done + 1 - progress.done)
+            yield video, result
 
 
 def _read_one(video: Video, job: Job, batches: Iterator[Batch], encode: Encode, progress: Progress) -> Arrays:
@@ -129,13 +135,17 @@ def _checked(video: Video, arrays: Arrays) -> Arrays | DataError:
 
 def _check_length(video: Video, duration: float) -> None:
     """Refuses labels of another video: their length and the file's must agree to the labels' own period."""
+    place = video.source.folder if isinstance(video.source, FrameFolder) else video.source
     if video.label_seconds and abs(duration - video.label_seconds) > video.label_tolerance + 1e-6:
         raise DataError(
             "labels and video differ in length",
-            video.source.folder if isinstance(video.source, FrameFolder) else video.source,
+            place,
             f"the video lasts {duration:.2f} s, the labels of {video.id} {video.label_seconds:.2f} s",
             "put the label file of this very video beside it",
         )
+    if video.last_moment > duration + video.label_tolerance + 1e-6:
+        found = f"the video lasts {duration:.2f} s, a moment of {video.id} ends at {video.last_moment:.2f} s"
+        raise DataError("a moment beyond the video's end", place, found, "mend its annotation")
 
 
 def _default_threads() -> int:

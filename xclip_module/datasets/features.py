@@ -28,7 +28,8 @@ class FeatureStore:
     """
 
     def __init__(self, folder: Path):
-        """The folder is made on the first write."""
+        """Makes the folder. Raises DiskError when it cannot be one, before anything is encoded in vain."""
+        storage.make_folder(folder)
         self.folder = folder
 
     def path(self, key: Mapping[str, Any]) -> Path:
@@ -40,9 +41,9 @@ class FeatureStore:
     def load(self, key: Mapping[str, Any]) -> dict[str, np.ndarray] | None:
         """The stored arrays, or None when there are none or the file is damaged (said in the log)."""
         path = self.path(key)
-        if not path.exists():
-            return None
         try:
+            if not path.exists():
+                return None
             with safetensors.safe_open(path, framework="numpy") as file:
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
                 digest = (file.metadata() or {}).get("digest")

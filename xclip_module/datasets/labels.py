@@ -1,5 +1,6 @@
 """Cholec80's label files: one row a frame or a second, to segments in seconds."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -44,9 +45,8 @@ def read_phases(path: Path, names: Sequence[str]) -> LabelTrack:
     unknown = ~phases.isin(names)
     if unknown.any():
         row = int(unknown.argmax())
-        raise DataError(
-            "unknown phase", f"{path}, line {row + 2}", f"found {phases[row]!r}; {nearest(phases[row], names)}"
-        )
+        found = f"found {phases[row]!r}; {nearest(phases[row], names)}"
+        raise DataError("unknown phase", f"{path}, line {row + 2}", found, _show(path, row + 2))
     values = phases.to_numpy()
     return LabelTrack({name: runs(values == name, period) for name in names}, len(table), period)
 
@@ -65,7 +65,7 @@ def read_tools(path: Path, names: Sequence[str]) -> LabelTrack:
         if wrong.any():
             row = int(wrong.argmax())
             found = f"found {table[name][row]!r} for {name}, expected 0 or 1"
-            raise DataError("wrong tool label", f"{path}, line {row + 2}", found)
+            raise DataError("wrong tool label", f"{path}, line {row + 2}", found, _show(path, row + 2))
         segments[name] = runs(values == 1, period)
     return LabelTrack(segments, len(table), period)
 
@@ -80,19 +80,22 @@ def runs(is_on: np.ndarray, period: float) -> tuple[Segment, ...]:
     return tuple((float(a * period), float(b * period)) for a, b in edges.reshape(-1, 2))
 
 
+def _show(path: Path, line: int) -> str:
+    return f"sed -n {line}l {shlex.quote(str(path))} # and mend that line"
+
+
 def _read_table(path: Path, header: Sequence[str]) -> pd.DataFrame:
     try:
         table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except (OSError, ValueError) as error:
-        raise DataError("unreadable label file", path, str(error).split("\n")[0]) from error
+        raise DataError("unreadable label file", path, str(error).split("\n")[0], _show(path, 1)) from error
     table.columns = table.columns.str.strip()
     if set(table.columns) != set(header):
-        found = " ".join(map(str, table.columns))[:80]
-        raise DataError(
-            "wrong header", f"{path}, line 1", f"found {found!r}, expected tab-separated {' '.join(header)!r}"
-        )
+        found, expected = "\t".join(map(str, table.columns))[:80], "\t".join(header)
+        why = f"found {found!r}, expected tab-separated {expected!r}"
+        raise DataError("wrong header", f"{path}, line 1", why, _show(path, 1))
     if table.empty:
-        raise DataError("empty label file", path, "a header and no rows")
+        raise DataError("empty label file", path, "a header and no rows", "copy it from the data set again")
     return table
 
 
@@ -105,5 +108,5 @@ def _check_frames(path: Path, column: pd.Series) -> float:
         wrong = np.flatnonzero(frames != expected)
         row = int(wrong[0]) if len(wrong) else 1
         found = f"found frame {column[row]!r}, expected 0, 1, 2 … or 0, {LABEL_FPS}, {2 * LABEL_FPS} …"
-        raise DataError("frames out of step", f"{path}, line {row + 2}", found)
+        raise DataError("frames out of step", f"{path}, line {row + 2}", found, _show(path, row + 2))
     return float(step) / LABEL_FPS

@@ -50,7 +50,13 @@ def find_layout(root: Path) -> Layout:
     Raises DataError when two files claim to be the same video or label.
     """
     layout = Layout({}, {}, {}, {})
-    for folder, _, names in os.walk(root, followlinks=True):
+    seen: set[Path] = set()
+    for folder, below, names in os.walk(root, followlinks=True):
+        # A link that leads back up would show every file again, under another name each time.
+        if (real := Path(folder).resolve()) in seen:
+            below.clear()
+            continue
+        seen.add(real)
         _add_files(layout, Path(folder), names)
     return layout
 

@@ -21,6 +21,9 @@ _COLUMNS = {
     "end": ("end_time", "end_frame"),
 }
 
+# Seconds by which a list's lengths and moments may miss the file's.
+_TOLERANCE = 1.0
+
 
 class Entry(NamedTuple):
     """One line of a list: segments None = not annotated, empty = annotated as absent; seconds 0 = length unknown."""
@@ -43,6 +46,7 @@ def load_moments(data: DataConfig) -> Corpus:
     path, root = Path(data.annotations), Path(data.root or ".")
     entries = read_entries(path)
     names = list(dict.fromkeys(entry.video for entry in entries))
+    seconds, last = _lengths(entries, path), _last_moments(entries)
     files = _find(names, root)
     missing = tuple(name for name in names if name not in files)
     if missing and not data.skip_unreadable:
@@ -53,15 +57,36 @@ def load_moments(data: DataConfig) -> Corpus:
         if entry.segments is not None:
             known = truth[entry.video].get(entry.query, ())
             truth[entry.video][entry.query] = tuple(sorted({*known, *entry.segments}))
-    seconds = {entry.video: entry.seconds for entry in entries}
     videos = tuple(
-        Video(name, files[name], "all", seconds[name], 1.0 if seconds[name] else 0.0) for name in names if name in files
+        Video(name, files[name], "all", seconds.get(name, 0.0), _TOLERANCE, last.get(name, 0.0))
+        for name in names
+        if name in files
     )
     queries = tuple(Query(text, text, "free") for text in dict.fromkeys(entry.query for entry in entries))
     protocol = f"{path.name}, all videos, split {split_hash({'all': tuple(names)})}"
     return Corpus(
         "moments", videos, queries, truth, protocol, tuple(Missing(name, "all", "no video") for name in missing)
     )
+
+
+def _lengths(entries: Sequence[Entry], path: Path) -> dict[str, float]:
+    """The length in seconds of each video whose length the list knows."""
+    seconds: dict[str, float] = {}
+    for entry in entries:
+        known = seconds.setdefault(entry.video, entry.seconds) if entry.seconds else 0.0
+        if abs(known - entry.seconds) > _TOLERANCE:
+            found = f"{entry.video} lasts {known:g} s and {entry.seconds:g} s"
+            raise DataError("two lengths of one video", path, found, "mend its duration")
+    return seconds
+
+
+def _last_moments(entries: Sequence[Entry]) -> dict[str, float]:
+    """End in seconds of the last moment of each video."""
+    last: dict[str, float] = {}
+    for entry in entries:
+        ends = [end for _, end in entry.segments or ()]
+        last[entry.video] = max([last.get(entry.video, 0.0), *ends])
+    return last
 
 
 def load_recordings(data: DataConfig) -> Corpus:
@@ -102,7 +127,7 @@ def read_entries(path: Path) -> list[Entry]:
         raise DataError("no such annotation file", path, attempt="--data.annotations=FILE")
     entries = list(_from_jsonl(path) if path.suffix == ".jsonl" else _from_csv(path))
     if not entries:
-        raise DataError("empty annotation file", path)
+        raise DataError("empty annotation file", path, "no line in it", "--data.annotations=FILE")
     return entries
 
 
@@ -120,6 +145,9 @@ def _find(names: Sequence[str], root: Path) -> dict[str, Path]:
         for name in wanted & {file.name, file.stem}:
             if name in found:
                 raise DataError(f"two videos named {name}", found[name], f"and {file}", "list them with their suffix")
+            if file in found.values():
+                both = f"listed as {file.name} and as {file.stem}"
+                raise DataError("one video under two names", file, both, "list it under one of them")
             found[name] = file
     return found
 
@@ -128,12 +156,12 @@ def _from_csv(path: Path) -> Iterator[Entry]:
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except (OSError, ValueError) as error:
-        raise DataError("unreadable annotation file", path, str(error).split("\n")[0]) from error
+        raise DataError("unreadable annotation file", path, str(error).split("\n")[0], f"head -n 3 {path}") from error
     table.columns = table.columns.str.strip()
     columns = {role: next((n for n in names if n in table.columns), None) for role, names in _COLUMNS.items()}
     if absent := ["|".join(_COLUMNS[role]) for role, name in columns.items() if name is None]:
-        found = f"found {', '.join(table.columns)}; missing {', '.join(absent)}"
-        raise DataError("wrong header", f"{path}, line 1", found)
+        found = f"found {', '.join(table.columns)!r}; missing {', '.join(absent)}"
+        raise DataError("wrong header", f"{path}, line 1", found, "rename the columns in that line")
     for number, row in enumerate(table.to_dict("records"), start=2):
         place = f"{path}, line {number}"
         start, end = (_seconds(row, str(columns[side]), place) for side in ("start", "end"))
@@ -155,7 +183,12 @@ def _seconds(row: dict[str, str], column: str, place: str) -> float:
 
 
 def _from_jsonl(path: Path) -> Iterator[Entry]:
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise DataError("unreadable annotation file", path, str(error), f"iconv -f latin1 -t utf-8 {path}") from error
+    # JSON allows what splitlines() takes for the end of a line inside a string.
+    for number, line in enumerate(text.split("\n"), start=1):
         place = f"{path}, line {number}"
         if not line.strip():
             continue
@@ -167,13 +200,17 @@ def _from_jsonl(path: Path) -> Iterator[Entry]:
             raise DataError("wrong line", place, "expected an object with vid, query, duration, relevant_windows")
         windows = row.get("relevant_windows")
         seconds = _number(row.get("duration", 0), "duration", place)
+        if seconds < 0:
+            raise DataError("wrong duration", place, f"found {seconds:g}, expected seconds, or 0 for unknown")
         yield _entry(row["vid"], row["query"], _windows(windows, place), seconds, place)
 
 
 def _windows(windows: Any, place: str) -> list[Segment] | None:
     if windows is None:
         return None
-    if not isinstance(windows, list) or not all(isinstance(w, Sequence) and len(w) == 2 for w in windows):
+    if not isinstance(windows, list) or not all(
+        isinstance(w, list) and len(w) == 2 and not any(isinstance(end, str) for end in w) for w in windows
+    ):
         raise DataError("wrong relevant_windows", place, f"found {str(windows)[:60]}, expected [[start, end], …]")
     return [(_number(a, "start", place), _number(b, "end", place)) for a, b in windows]
 
@@ -185,6 +222,8 @@ def _entry(video: Any, query: Any, segments: list[Segment] | None, seconds: floa
     for start, end in segments or ():
         if not 0 <= start < end:
             raise DataError("wrong moment", place, f"found {start:g} to {end:g} s, expected 0 <= start < end")
+        if seconds and end > seconds + _TOLERANCE:
+            raise DataError("wrong moment", place, f"it ends at {end:g} s, the video at {seconds:g} s")
     return Entry(video, query, None if segments is None else tuple(segments), seconds)
 
 

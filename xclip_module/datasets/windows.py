@@ -1,5 +1,6 @@
 """Clips as slices of a video's frame grid, and the curve's sample times."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -32,20 +33,22 @@ def curve_times(duration: float, stride_seconds: float) -> np.ndarray:
     return (np.arange(count) + 0.5) * stride_seconds
 
 
-def clip_rows(times: np.ndarray, frames: int, sampling: Sampling, *, video: str) -> np.ndarray:
+def clip_rows(times: np.ndarray, frames: int, sampling: Sampling, *, video: str, duration: float = 0.0) -> np.ndarray:
     """Rows of the frame grid for the clip around each time: [M, frames_per_clip].
 
     frames: how many grid frames the video has; grid frame j was taken at j / fps.
+    duration: seconds, for the message; 0 = what the grid spans.
     A clip that would reach over an end is moved inside, so that all its frames are real and different.
     Raises DataError for a video shorter than one clip.
     """
     spare = frames - sampling.frames_per_clip
     if spare < 0:
+        seconds = duration or frames / sampling.fps
         raise DataError(
             "video shorter than one clip",
             video,
-            f"{frames / sampling.fps:g} s, a clip is {sampling.clip_seconds:g} s",
-            f"--data.clip_seconds={max(frames / sampling.fps, 0.1):g}",
+            f"{seconds:g} s, a clip is {sampling.clip_seconds:g} s",
+            f"--data.clip_seconds={max(math.floor(100 * seconds) / 100, 0.01):g}",
         )
     starts = np.floor((times - sampling.clip_seconds / 2) * sampling.fps + 0.5).astype(int)
     return np.clip(starts, 0, spare)[:, None] + np.arange(sampling.frames_per_clip)

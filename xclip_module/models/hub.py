@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from xclip_module.errors import WeightsError
 from xclip_module.interface import Picture
+from xclip_module.models.files import weights_errors
 from xclip_module.models.spec import CLIP_MEAN, CLIP_STD, Tower, TwoTowerSpec
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -35,19 +37,20 @@ def locate(path_or_name: str) -> Path:
 
     Raises WeightsError at once (seconds, not minutes of retries) when it is neither here nor reachable.
     """
-    path = Path(path_or_name).expanduser()
-    if path.exists():
-        return path
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", path_or_name) or path.suffix in {".pt", ".pth", ".bin", ".safetensors"}:
-        raise WeightsError(
-            "no such checkpoint", path_or_name, "expected a file, a folder or a hub name such as org/model"
-        )
-    try:
-        folder = Path(huggingface_hub.snapshot_download(path_or_name, local_files_only=True))
-        if (folder / "config.json").is_file():
-            return folder
-    except LocalEntryNotFoundError:
-        pass
+    with weights_errors(path_or_name, "no such checkpoint"):
+        path = Path(path_or_name).expanduser()
+        if path.exists():
+            return path
+        suffixes = {".pt", ".pth", ".bin", ".safetensors"}
+        if not re.fullmatch(r"[\w.-]+/[\w.-]+", path_or_name) or path.suffix in suffixes:
+            why = "expected a file, a folder or a hub name such as org/model"
+            raise WeightsError("no such checkpoint", path_or_name, why, "--model.weights=openai/clip-vit-base-patch32")
+        try:
+            folder = Path(huggingface_hub.snapshot_download(path_or_name, local_files_only=True))
+            if (folder / "config.json").is_file():
+                return folder
+        except LocalEntryNotFoundError:
+            pass
     return _download(path_or_name)
 
 
@@ -55,29 +58,22 @@ def read_config(folder: Path) -> dict[str, Any]:
     """The folder's config.json. Raises WeightsError when it is missing (transformers would invent one) or broken."""
     file = folder / "config.json"
     if not file.is_file():
-        raise WeightsError("no config.json", folder, "a model folder needs one beside its weights")
-    try:
-        return json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise WeightsError("unreadable config.json", file, str(error)) from error
+        why, attempt = "a model folder needs one beside its weights", f"ls {shlex.quote(str(folder))}"
+        raise WeightsError("no config.json", folder, why, attempt)
+    return _read_json(file)
 
 
 def load_strictly(model_class: Any, folder: Path, attention: str) -> Any:
     """`model_class.from_pretrained` that refuses missing, unexpected and mis-sized tensors, listed as sets."""
-    with _quiet_transformers():
-        try:
-            model, report = model_class.from_pretrained(
-                folder,
-                local_files_only=True,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,
-                attn_implementation=attention,
-                torch_dtype=torch.float32,
-            )
-        # Anything may come out of a damaged folder: safetensors' own errors, OSError, ValueError, unpickling.
-        except Exception as error:
-            first = str(error).strip().split("\n")[0]
-            raise WeightsError("unreadable checkpoint", folder, f"{type(error).__name__} {first}"[:300]) from error
+    with _quiet_transformers(), weights_errors(folder):
+        model, report = model_class.from_pretrained(
+            folder,
+            local_files_only=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            attn_implementation=attention,
+            torch_dtype=torch.float32,
+        )
     unexpected = {name for name in report["unexpected_keys"] if not name.endswith("position_ids")}
     refuse(folder, missing=set(report["missing_keys"]), unexpected=unexpected, sizes=_sizes(report["mismatched_keys"]))
     return model.float().eval()
@@ -134,8 +130,11 @@ def read_picture(folder: Path, fallback: Picture) -> Picture:
     if not file.is_file():
         log.info("%s has no preprocessor_config.json: mean %s, std %s", folder, fallback.mean, fallback.std)
         return fallback
-    settings = json.loads(file.read_text())
+    settings = _read_json(file)
     mean, std = settings.get("image_mean", fallback.mean), settings.get("image_std", fallback.std)
+    for colours in (mean, std):
+        if len(colours) != 3 or not all(isinstance(value, float | int) for value in colours):
+            raise WeightsError("unreadable preprocessor", file, f"found {colours}, expected three numbers", "mend it")
     return Picture(fallback.size, tuple(mean), tuple(std))
 
 
@@ -145,6 +144,14 @@ def imagenet_picture(size: int) -> Picture:
 
 
 _CLIP_KEYS = ("text_config", "vision_config", "projection_dim", "logit_scale_init_value")
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    with weights_errors(file, f"unreadable {file.name}"):
+        values = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(values, dict):
+            raise TypeError(f"found {type(values).__name__}, expected names and values")
+        return values
 
 
 def _tower(config: Any) -> Tower:

@@ -39,9 +39,13 @@ class MicrosoftXClip(nn.Module):
         """One line for the results."""
         return f"ms-xclip (Ni et al. 2022), {self.clip_frames} frames, text conditioned on the clip"
 
+    def digest(self) -> str:
+        """Of the whole state dict."""
+        return weights_digest(self.model)
+
     def stored_digest(self) -> str:
         """Of the whole model: a clip's embedding goes through most of it."""
-        return weights_digest(self.model)
+        return self.digest()
 
     def encode_text(self, input_ids: Tensor, mask: Tensor) -> Embeddings:
         """Unconditioned texts from ids [B, W]: pooled [B, D], tokens [B, W, D]; padding has no effect (causal)."""

@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import AutoTokenizer
 
 from xclip_module.errors import WeightsError
+from xclip_module.models.files import weights_errors
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 # OpenAI's list has more lines than CLIP uses: 49,152 - 256 - 2 merges.
@@ -64,16 +65,17 @@ class ClipTokenizer:
 def load_tokenizer(path: Path) -> ClipTokenizer:
     """The tokenizer of a folder (tokenizer.json, or vocab.json and merges.txt) or of OpenAI's merges file.
 
-    Raises WeightsError naming what was looked for.
+    Raises WeightsError for a damaged one, or naming what was looked for.
     """
-    if path.is_file():
-        return ClipTokenizer(_from_merges(path))
-    if (path / "tokenizer.json").is_file():
-        return ClipTokenizer(_bare(Tokenizer.from_file(str(path / "tokenizer.json"))))
-    if (path / "vocab.json").is_file() and (path / "merges.txt").is_file():
-        return ClipTokenizer(_bare(AutoTokenizer.from_pretrained(path, local_files_only=True).backend_tokenizer))
-    if merges := sorted(path.glob("bpe_simple_vocab_16e6.txt*")):
-        return ClipTokenizer(_from_merges(merges[0]))
+    with weights_errors(path, "unreadable tokenizer"):
+        if path.is_file():
+            return ClipTokenizer(_from_merges(path))
+        if (path / "tokenizer.json").is_file():
+            return ClipTokenizer(_bare(Tokenizer.from_file(str(path / "tokenizer.json"))))
+        if (path / "vocab.json").is_file() and (path / "merges.txt").is_file():
+            return ClipTokenizer(_bare(AutoTokenizer.from_pretrained(path, local_files_only=True).backend_tokenizer))
+        if merges := sorted(path.glob("bpe_simple_vocab_16e6.txt*")):
+            return ClipTokenizer(_from_merges(merges[0]))
     raise WeightsError(
         "no tokenizer",
         path,
@@ -101,7 +103,8 @@ def _from_merges(path: Path) -> Tokenizer:
         merges = [_pair(line) for line in lines if line]
         vocabulary = _vocabulary(merges)
     except (OSError, UnicodeDecodeError, ValueError) as error:
-        raise WeightsError("unreadable merges file", path, str(error)) from error
+        attempt = "download bpe_simple_vocab_16e6.txt.gz again"
+        raise WeightsError("unreadable merges file", path, str(error), attempt) from error
     return clip_tokenizer(vocabulary, merges)
 
 

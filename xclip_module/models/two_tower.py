@@ -53,6 +53,10 @@ class TwoTower(nn.Module):
             return f"{self.family}, {self.spec.header} header"
         return f"{self.family} (Ma et al. 2022), {self.spec.header} header, {slots}"
 
+    def digest(self) -> str:
+        """Of the whole state dict."""
+        return weights_digest(self)
+
     def stored_digest(self) -> str:
         """Of the frame encoder alone where frames are stored; of the header too where clips are."""
         header = [] if self.reuses_frames or self.temporal is None else [self.temporal]

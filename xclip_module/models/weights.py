@@ -15,7 +15,7 @@ from xclip_module import storage
 from xclip_module.errors import ConfigError, WeightsError
 from xclip_module.interface import VideoTextModel
 from xclip_module.models import hub
-from xclip_module.models.files import read_state
+from xclip_module.models.files import read_state, weights_errors
 from xclip_module.models.ms_xclip import MicrosoftXClip
 from xclip_module.models.official import (
     GRAINED,
@@ -66,25 +66,32 @@ def load_checkpoint(
     check_attention(attention)
     path = hub.locate(str(path_or_name))
     wishes = _Wishes(family, header, max_words, max_frames, padding)
-    if path.is_dir():
-        return _from_folder(path, wishes, attention).eval()
-    state = read_state(path)
-    if any(name.startswith("clip.") for name in state):
-        spec = wishes.confirm(infer_spec(state, path), path)
-        return _from_official(state, spec, path, attention).eval()
-    state = plain_clip_to_official(state)
-    spec = wishes.complete(infer_spec(state, path))
-    return _from_official(state, spec, path, attention, is_plain=True).eval()
+    with weights_errors(path):
+        return (_from_folder if path.is_dir() else _from_file)(path, wishes, attention).eval()
 
 
-def load_untrained(folder: Path, *, seed: int, padding: str = AUTO, attention: str = "sdpa") -> TwoTower:
-    """Random weights, drawn from `seed`, of the shape that the folder's config.json describes."""
+def load_untrained(
+    folder: Path,
+    *,
+    seed: int,
+    family: str = AUTO,
+    header: str = AUTO,
+    max_words: int = 0,
+    padding: str = AUTO,
+    attention: str = "sdpa",
+) -> TwoTower:
+    """Random weights, drawn from `seed`, of the shape that the folder's config.json describes.
+
+    Raises WeightsError for a folder that describes none, or another than family, header and words ask for.
+    """
     check_attention(attention)
-    config = hub.read_config(folder)
-    if config.get("format") != FORMAT:
-        raise WeightsError("untrained: needs one of our model folders", folder, f"config.json lacks format {FORMAT}")
-    spec = _Wishes(padding=padding).confirm(_spec_from_json(config["spec"], folder), folder)
-    with torch.random.fork_rng(devices=[]):
+    wishes = _Wishes(family, header, max_words, padding=padding)
+    with weights_errors(folder), torch.random.fork_rng(devices=[]):
+        config = hub.read_config(folder)
+        if config.get("format") != FORMAT:
+            why, attempt = f"config.json lacks format {FORMAT}", "--model.weights=untrained:data/demo/model"
+            raise WeightsError("untrained: needs one of our model folders", folder, why, attempt)
+        spec = wishes.confirm(_spec_from_json(config.get("spec", {}), folder), folder)
         torch.manual_seed(seed)
         log.warning("weights of %s are untrained (random): expect chance", folder)
         return TwoTower(spec, attention).eval()
@@ -121,19 +128,42 @@ class _Wishes:
 
     def confirm(self, spec: TwoTowerSpec, path: object) -> TwoTowerSpec:
         """The spec of a checkpoint that decides for itself; raises WeightsError when it contradicts the wish."""
-        for wish, found, key in ((self.family, spec.family, "family"), (self.header, spec.header, "header")):
-            if wish not in (AUTO, found):
-                raise WeightsError(
-                    f"checkpoint of another {key}", path, f"found {found}, asked for {wish}", f"--model.{key}={AUTO}"
-                )
-        return spec if self.padding == AUTO else spec._replace(masked=self.padding == "masked")
+        # Nothing that clip4clip learned depends on the number of words.
+        words = spec.words if spec.family == "xclip" else self.words or spec.words
+        self._refuse_others({"family": spec.family, "header": spec.header, "max_words": words}, path)
+        masked = spec.masked if self.padding == AUTO else self.padding == "masked"
+        return self._checked(spec._replace(words=words, masked=masked), path)
 
-    def complete(self, spec: TwoTowerSpec) -> TwoTowerSpec:
+    def refuse_all(self, path: object) -> None:
+        """Raises WeightsError for any wish: `ms-xclip` leaves nothing open."""
+        self._refuse_others({"family": "ms-xclip", "header": "its own", "max_words": "its own"}, path)
+        self._refuse_padding("ms-xclip", path)
+
+    def _refuse_others(self, found: Mapping[str, object], path: object) -> None:
+        for key, wish in {"family": self.family, "header": self.header, "max_words": self.words}.items():
+            if wish not in (AUTO, 0, found[key]):
+                attempt = f"--model.{key}={0 if key == 'max_words' else AUTO}"
+                raise WeightsError(
+                    f"checkpoint of another {key}", path, f"found {found[key]}, asked for {wish}", attempt
+                )
+
+    def _refuse_padding(self, family: str, path: object) -> None:
+        if self.padding != AUTO and family != "xclip":
+            raise WeightsError("padding is a choice of xclip only", path, f"found {family}", "--model.padding=auto")
+
+    def _checked(self, spec: TwoTowerSpec, path: object) -> TwoTowerSpec:
+        self._refuse_padding(spec.family, path)
+        if self.words > spec.context:
+            found = f"max_words={self.words}, its text tower takes {spec.context}"
+            raise WeightsError("more words than the checkpoint takes", path, found, "--model.max_words=0")
+        return spec
+
+    def complete(self, spec: TwoTowerSpec, path: object) -> TwoTowerSpec:
         """The spec of plain CLIP weights, which leave family, header and slots open."""
         header = "mean" if self.header == AUTO else self.header
         if self.header == AUTO:
             log.info("plain CLIP weights: mean header, since an untrained temporal transformer only adds noise")
-        return spec._replace(
+        completed = spec._replace(
             family="xclip" if self.family == AUTO else self.family,
             header=header,
             header_layers=_HEADER_LAYERS if header in ("transformer", "tight") else 0,
@@ -141,23 +171,33 @@ class _Wishes:
             frames=self.frames or spec.frames,
             masked=self.padding == "masked",
         )
+        return self._checked(completed, path)
+
+
+def _from_file(path: Path, wishes: _Wishes, attention: str) -> TwoTower:
+    state = read_state(path)
+    if any(name.startswith("clip.") for name in state):
+        return _from_official(state, wishes.confirm(infer_spec(state, path), path), path, attention)
+    state = plain_clip_to_official(state)
+    return _from_official(state, wishes.complete(infer_spec(state, path), path), path, attention, is_plain=True)
 
 
 def _from_folder(folder: Path, wishes: _Wishes, attention: str) -> TwoTower | MicrosoftXClip:
     config = hub.read_config(folder)
     if config.get("format") == FORMAT:
-        spec = wishes.confirm(_spec_from_json(config["spec"], folder), folder)
+        spec = wishes.confirm(_spec_from_json(config.get("spec", {}), folder), folder)
         return _from_official(read_state(folder / "model.safetensors"), spec, folder, attention)
     if config.get("model_type") == "clip":
-        model = TwoTower(wishes.complete(hub.clip_spec(config, folder)), attention)
+        model = TwoTower(wishes.complete(hub.clip_spec(config, folder), folder), attention)
         _load_open(model, hub.clip_state(folder, attention))
         return model
     if config.get("model_type") == "xclip":
+        wishes.refuse_all(folder)
         released = hub.load_strictly(transformers.XCLIPModel, folder, attention)
         picture = hub.imagenet_picture(released.config.vision_config.image_size)
         return MicrosoftXClip(released, hub.read_picture(folder, picture))
     found = f"found model_type {config.get('model_type')!r} in config.json, expected clip or xclip"
-    raise WeightsError("no model of a known kind", folder, found)
+    raise WeightsError("no model of a known kind", folder, found, "--model.weights=openai/clip-vit-base-patch32")
 
 
 def _from_official(
@@ -228,6 +268,10 @@ def _spec_from_json(values: dict[str, Any], path: object) -> TwoTowerSpec:
     try:
         towers = {side: Tower(**values[side]) for side in ("vision", "text")}
         colours = {name: tuple(values[name]) for name in ("mean", "std")}
-        return TwoTowerSpec(**{**values, **towers, **colours})
-    except (KeyError, TypeError) as error:
-        raise WeightsError("unreadable config.json", path, f"its spec does not fit: {error}") from error
+        spec = TwoTowerSpec(**{**values, **towers, **colours})
+        if not 3 <= spec.words <= spec.context:
+            raise ValueError(f"words {spec.words}, expected 3 to context = {spec.context}")
+        return spec
+    except (KeyError, TypeError, ValueError) as error:
+        why = f"its spec does not fit: {error}"
+        raise WeightsError("unreadable config.json", path, why, "copy the folder again") from error
