@@ -73,7 +73,7 @@ def test_qvhighlights_lines_become_moments_and_absent_queries_stay_absent(folder
         ("m.csv", "video,query,start_time,end_time\na,x,nan,1\n", "wrong start_time"),
         ("m.csv", "", "unreadable annotation file"),
         ("m.jsonl", "{", "not JSON: .*line 1"),
-        ("m.jsonl", '{"vid": "a"}', "wrong line: .*line 1: expected an object with vid, query"),
+        ("m.jsonl", '{"vid": "a"}', "wrong line: .*line 1: missing query; expected an object with vid, query"),
         ("m.jsonl", '{"vid": "a", "query": "x", "relevant_windows": [1, 2]}', "wrong relevant_windows: .*line 1"),
         ("m.jsonl", "\n", "empty annotation file"),
         ("m.jsonl", '{"vid": "a", "query": "x", "duration": -3}', "wrong duration: .*line 1: found -3"),
@@ -130,7 +130,7 @@ def test_a_recording_that_is_not_there_says_so(tmp_path):
 
 def test_a_list_that_is_no_utf_8_names_the_way_out(folder):
     (folder / "m.jsonl").write_bytes('{"vid": "a", "query": "café"}'.encode("latin-1"))
-    with pytest.raises(DataError, match=r"unreadable annotation file: .*m.jsonl.*; try: iconv -f latin1"):
+    with pytest.raises(DataError, match=r"unreadable file: .*m.jsonl.*; try: iconv -f latin1"):
         read_entries(folder / "m.jsonl")
 
 

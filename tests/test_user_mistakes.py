@@ -24,26 +24,9 @@ from xclip_module.datasets.layout import find_layout
 from xclip_module.distributed import World
 from xclip_module.errors import ConfigError, DataError, DiskError, UserError
 from xclip_module.models import load_untrained, save_model
-from xclip_module.run import launch
 
 ROOT = Path(__file__).parents[1]
 CPU = World(0, 1, torch.device("cpu"))
-
-
-@pytest.fixture
-def start(tmp_path, capsys):
-    """Runs a main function as a script over `tmp_path/runs`; gives exit code and what was printed to stderr."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-
-    def run(main, *arguments, name="x"):
-        words = [f"--run.root={tmp_path / 'runs'}", f"--run.name={name}", "--run.device=cpu", *arguments]
-        with pytest.raises(SystemExit) as ended:
-            launch(main, script=str(tmp_path / "run_test.py"), arguments=words)
-        return ended.value.code or 0, capsys.readouterr().err
-
-    yield run
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
 
 
 def script(tmp_path, body, *arguments, code=None, **options):

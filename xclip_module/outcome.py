@@ -7,7 +7,7 @@ import numpy as np
 
 from xclip_module.assemble import Scored, Setup, scored_splits
 from xclip_module.config import Config, EvalConfig
-from xclip_module.datasets.corpus import Corpus
+from xclip_module.datasets.corpus import Corpus, Video
 from xclip_module.errors import ConfigError
 from xclip_module.evaluation import controls
 from xclip_module.evaluation.answers import Answer, Question, answer, describe
@@ -100,6 +100,7 @@ def _protocol(config: Config, setup: Setup) -> dict[str, Any]:
             "track": config.eval.track,
             "segments": describe(config.eval, stride, [query.kind for query in corpus.queries]),
             "background": config.eval.background or "none",
+            "controls": f"time prior and train mean from the labels of {len(_train(corpus))} training videos",
             "intervals": f"95 %, {config.eval.bootstrap} draws of videos, seed {config.run.seed}",
         },
     }
@@ -181,13 +182,17 @@ def _controls(judge: _Judge, curves: Sequence[Curve], seed: int) -> tuple[dict[s
 
 def _training(corpus: Corpus) -> dict[str, controls.Known]:
     """Query -> its segments and the length of every annotated training video; empty without training videos."""
-    train = [video for video in corpus.of_split("train") if video.id in corpus.moments]
+    train = _train(corpus)
     if not train:
         return {}
     return {
         query.name: [(corpus.moments[video.id].get(query.name, ()), video.label_seconds) for video in train]
         for query in corpus.queries
     }
+
+
+def _train(corpus: Corpus) -> list[Video]:
+    return [video for video in corpus.of_split("train") if video.id in corpus.moments]
 
 
 def _blind(curve: Curve, moments: dict[str, list[Any]]) -> Answer:

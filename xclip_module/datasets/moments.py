@@ -1,6 +1,5 @@
 """Query and moment lists for any folder of videos, and one's own recordings without annotations."""
 
-import json
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from xclip_module.config import DataConfig
 from xclip_module.datasets.corpus import Corpus, Missing, Query, Segment, Video, split_hash
 from xclip_module.datasets.layout import VIDEO_SUFFIXES
 from xclip_module.errors import ConfigError, DataError
+from xclip_module.json_lines import read_json_lines
 
 # The column names that the thesis' own files use, first ours.
 _COLUMNS = {
@@ -183,21 +183,8 @@ def _seconds(row: dict[str, str], column: str, place: str) -> float:
 
 
 def _from_jsonl(path: Path) -> Iterator[Entry]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, ValueError) as error:
-        raise DataError("unreadable annotation file", path, str(error), f"iconv -f latin1 -t utf-8 {path}") from error
-    # JSON allows what splitlines() takes for the end of a line inside a string.
-    for number, line in enumerate(text.split("\n"), start=1):
-        place = f"{path}, line {number}"
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise DataError("not JSON", place, str(error)) from error
-        if not isinstance(row, dict) or not {"vid", "query"} <= set(row):
-            raise DataError("wrong line", place, "expected an object with vid, query, duration, relevant_windows")
+    expected = "an object with vid, query, duration, relevant_windows [[start, end], …]"
+    for place, row in read_json_lines(path, {"vid", "query"}, expected):
         windows = row.get("relevant_windows")
         seconds = _number(row.get("duration", 0), "duration", place)
         if seconds < 0:

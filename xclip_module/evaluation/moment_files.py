@@ -1,6 +1,5 @@
 """Ground truth and predictions as .jsonl files in QVHighlights' form, of this project or any other tool."""
 
-import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -9,9 +8,10 @@ from typing import Any, NamedTuple
 
 from xclip_module.errors import DataError
 from xclip_module.evaluation.segments import Moment, Pair, Segment, clean
+from xclip_module.json_lines import read_json_lines
 
-_TRUTH = "expected qid, query, vid, duration, relevant_windows [[start, end], …]"
-_PREDICTION = "expected qid, pred_relevant_windows [[start, end, score], …]"
+_TRUTH = "qid, query, vid, duration, relevant_windows [[start, end], …]"
+_PREDICTION = "qid, pred_relevant_windows [[start, end, score], …]"
 
 
 class Read(NamedTuple):
@@ -74,21 +74,7 @@ def _judged_lines(
 
 
 def _lines(path: Path, required: set[str], expected: str, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError("unreadable file", path, getattr(error, "strerror", None) or "not UTF-8 text") from error
-    for number, line in enumerate(text.split("\n"), start=1):
-        place = f"{path}, line {number}"
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise DataError("not JSON", place, f"{error}; {expected}") from error
-        if not isinstance(row, dict) or not required <= set(row):
-            absent = sorted(required - set(row)) if isinstance(row, dict) else sorted(required)
-            raise DataError("wrong line", place, f"missing {', '.join(absent)}; {expected}")
+    for place, row in read_json_lines(path, required, expected):
         if not isinstance(row["qid"], str | int):
             raise DataError("wrong qid", place, f"found {row['qid']!r}, expected a number or text")
         if not split or row.get("split") == split:
@@ -107,7 +93,7 @@ def _numbers(window: Any, count: int, place: str, expected: str) -> list[float]:
     except (TypeError, ValueError):
         numbers = []
     if len(numbers) != count or len(window) != count or not all(map(math.isfinite, numbers)):
-        raise DataError("wrong segment", place, f"found {str(window)[:60]}; {expected}, finite numbers")
+        raise DataError("wrong segment", place, f"found {str(window)[:60]}; expected {expected}, finite numbers")
     return numbers
 
 

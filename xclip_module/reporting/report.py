@@ -11,7 +11,7 @@ from xclip_module.reporting.comparison import write_comparison
 from xclip_module.reporting.picture import clock
 from xclip_module.reporting.verdicts import UNTRAINED, against_time_prior
 
-COLUMNS = ("AUROC", "AUPRC", "prevalence", "mAP@0.5")
+COLUMNS = ("AUROC", "AUPRC", "prevalence", "lift", "mAP@0.5", "R1@0.5", "mIoU")
 
 
 def markdown_report(metrics: Mapping[str, Any], *, answers: str, environment: str, pictures: Sequence[str]) -> str:
@@ -52,10 +52,13 @@ def _facts(metrics: Mapping[str, Any]) -> str:
     return "\n".join(f"- {name}: {value}" for name, value in metrics["protocol"].items())
 
 
+_WITHOUT = {"oracle": "the truth through the segmenter"}
+
+
 def _table(result: Mapping[str, Any]) -> str:
-    """Macro first, the controls under it, then every query."""
-    rows = [("**all queries**", result["macro"])]
-    rows += [(f"*{name} (no pixels)*", control) for name, control in result["controls"].items()]
+    """All queries under every track first, the controls under them, then every query under the run's track."""
+    rows = [(f"**all queries, {name}**", track["macro"]) for name, track in result["tracks"].items()]
+    rows += [(f"*{name} ({_WITHOUT.get(name, 'no pixels')})*", row) for name, row in result["controls"].items()]
     rows += list(result["queries"].items())
     lines = ["| query | " + " | ".join(COLUMNS) + " | pairs |", "|---" * (len(COLUMNS) + 2) + "|"]
     for name, row in rows:
@@ -67,7 +70,8 @@ def _table(result: Mapping[str, Any]) -> str:
 def _remarks(result: Mapping[str, Any]) -> list[str]:
     remarks = [
         "AUROC, AUPRC and prevalence: means over the (video, query) pairs in which a query holds part of the time; "
-        "chance is 0.5 for AUROC and the prevalence for AUPRC. mAP@0.5: ActivityNet rule, mean over queries."
+        "chance is 0.5 for AUROC and the prevalence for AUPRC; lift is AUPRC / prevalence. mAP@0.5: ActivityNet rule, "
+        "mean over queries."
     ]
     remarks.append("\n".join(f"- {line}" for line in against_time_prior(result)))
     if result["skipped"]:

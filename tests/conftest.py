@@ -1,0 +1,23 @@
+import logging
+import signal
+
+import pytest
+
+from xclip_module.run import launch
+
+
+@pytest.fixture
+def start(tmp_path, capsys):
+    """Runs a main function as a script in a folder of its own; gives exit code and what was printed to stderr."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+
+    def run(main, *arguments, name="x"):
+        words = [f"--run.root={tmp_path / 'runs'}", f"--run.name={name}", "--run.device=cpu", *arguments]
+        with pytest.raises(SystemExit) as ended:
+            launch(main, script=str(tmp_path / "run_test.py"), arguments=words)
+        return ended.value.code or 0, capsys.readouterr().err
+
+    yield run
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    assert not logging.getLogger("xclip_module").handlers
