@@ -100,7 +100,7 @@ def _protocol(config: Config, setup: Setup) -> dict[str, Any]:
             "track": config.eval.track,
             "segments": describe(config.eval, stride, [query.kind for query in corpus.queries]),
             "background": config.eval.background or "none",
-            "controls": f"time prior and train mean from the labels of {len(_train(corpus))} training videos",
+            "controls": f"time prior and train mean from the labels of {len(_train(corpus)) or 'no'} training videos",
             "intervals": f"95 %, {config.eval.bootstrap} draws of videos, seed {config.run.seed}",
         },
     }
