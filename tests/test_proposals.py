@@ -89,7 +89,12 @@ def test_suppression_keeps_the_better_of_two_that_overlap_too_much():
     assert suppress(ranges[[0, 2]], np.array([2.0, 1.0]), 1 / 3, 10).tolist() == [0, 1]
 
 
-@given(st.lists(st.floats(-10, 10), min_size=2, max_size=40, unique=True))
+def test_otsu_parts_even_neighbouring_floats():
+    low = np.nextafter(1.0, 0.0)
+    assert low <= otsu(np.array([low, 1.0])) < 1.0
+
+
+@given(st.lists(st.integers(-99, 99).map(lambda n: n / 10), min_size=2, max_size=40, unique=True))
 def test_otsu_is_the_cut_of_least_spread_inside_the_groups(values):
     values = np.array(values)
     threshold = otsu(values)

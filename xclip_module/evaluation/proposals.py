@@ -95,7 +95,8 @@ def otsu(values: np.ndarray) -> float:
     sums = np.cumsum(ordered - ordered.mean())[:-1]
     between = sums**2 / (below * (len(ordered) - below))
     cut = int(between.argmax())
-    return float((ordered[cut] + ordered[cut + 1]) / 2)
+    # Half way rounds up to the upper value where both are neighbouring floats, and nothing would lie above it.
+    return float(min((ordered[cut] + ordered[cut + 1]) / 2, np.nextafter(ordered[cut + 1], -np.inf)))
 
 
 def _watershed(curve: np.ndarray) -> np.ndarray:
