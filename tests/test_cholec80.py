@@ -9,9 +9,10 @@ from cholec80_tree import write_copy, write_frames, write_labels
 
 from xclip_module.config import DataConfig
 from xclip_module.datasets.catalogue import load_corpus
-from xclip_module.datasets.cholec80 import PHASES, SPLITS, TOOLS, load_cholec80, load_demo, read_prompts
+from xclip_module.datasets.cholec80 import PHASES, SPLITS, TOOLS, load_cholec80, load_demo
 from xclip_module.datasets.cholec80_check import check_cholec80
 from xclip_module.datasets.layout import find_layout, frame_folder
+from xclip_module.datasets.prompts import prompt_sets, read_prompts
 from xclip_module.errors import DataError
 
 ROOT = Path(__file__).parents[1]
@@ -216,3 +217,10 @@ def test_the_check_is_a_command(copy):
     wrong = subprocess.run([*command, "nowhere"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert wrong.returncode == 3
     assert wrong.stderr.startswith("error: data root not found: nowhere")
+
+
+def test_two_prompt_files_of_one_name_stay_two_sets(tmp_path):
+    paths = [str(tmp_path / folder / "own.csv") for folder in "ab"]
+    assert list(prompt_sets(["clinical", *paths])) == ["clinical", *paths]
+    assert list(prompt_sets([paths[0], paths[0]])) == ["own"]
+    assert {"class_names", "clinical", "templates"} == set(prompt_sets(["all"]))

@@ -1,6 +1,5 @@
 """Ranking scores against golden values (scikit-learn, ivtmetrics), hand-worked cases and invariants."""
 
-import itertools
 import json
 from pathlib import Path
 
@@ -12,7 +11,6 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from xclip_module.evaluation import frames
 from xclip_module.evaluation.frames import (
     PairRanking,
-    chance_ap,
     frame_pooled_map,
     pooled_ranking,
     precision_recall_points,
@@ -178,27 +176,6 @@ def test_lift_of_constant_scores_is_one():
 
 def test_lift_divides_by_prevalence():
     assert PairRanking(0.9, 0.3, 0.1).lift == pytest.approx(3)
-
-
-@pytest.mark.parametrize("golden", EXPECTED["chance_levels"], ids=lambda golden: f"{golden['k']} of {golden['n']}")
-def test_chance_ap_equals_golden_formula(golden):
-    assert chance_ap(golden["k"], golden["n"]) == pytest.approx(golden["expected_AP_random_order_formula"], abs=1e-6)
-
-
-@pytest.mark.parametrize(("positives", "count"), [(1, 1), (1, 2), (1, 6), (2, 6), (4, 6), (6, 6)])
-def test_chance_ap_is_the_mean_over_all_orders(positives, count):
-    scores = np.arange(count, dtype=float)
-    aps = [
-        average_precision_score(np.isin(np.arange(count), chosen), scores)
-        for chosen in itertools.combinations(range(count), positives)
-    ]
-    assert chance_ap(positives, count) == pytest.approx(np.mean(aps))
-
-
-@pytest.mark.parametrize(("positives", "count"), [(0, 10), (11, 10), (-1, 10), (0, 0)])
-def test_chance_ap_without_positives_is_refused(positives, count):
-    with pytest.raises(ValueError, match="undefined"):
-        chance_ap(positives, count)
 
 
 def test_precision_recall_points_are_golden():

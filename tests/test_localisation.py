@@ -1,6 +1,7 @@
 """The evaluator of any tool's files: its numbers, its counts, and what it says to broken files."""
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -97,6 +98,21 @@ def test_an_absent_query_has_no_ap_but_its_false_alarms_are_counted():
     assert found["det_mAP@0.5"] is None
     assert found["mIoU"] is None
     assert found["pairs_absent_with_predictions"] == 1
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        Pair("q", "v", (), (Moment(0, 1, math.nan),)),
+        Pair("q", "v", ((0, math.nan),), ()),
+        Pair("q", "v", ((5, 5),), (Moment(0, 1, 1.0),)),
+        Pair("q", "v", ((0, 5),), (Moment(3, 2, 1.0),)),
+        Pair("q", "v", ((0, 5),), (Moment(0, math.inf, 1.0),)),
+    ],
+)
+def test_nan_and_segments_without_length_are_refused_wherever_they_stand(pair):
+    with pytest.raises(ValueError, match="v, 'q': segment"):
+        localise_pairs([pair, *PAIRS])
 
 
 def test_the_share_of_tied_scores_is_per_query():

@@ -150,6 +150,28 @@ def test_phases_and_tools_of_clean_curves_are_recognised_without_a_miss():
     assert split["controls"]["oracle"]["mAP@0.5"] == pytest.approx(split["macro"]["mAP@0.5"], abs=0.05)
 
 
+def test_the_results_say_which_parameters_the_user_set():
+    chosen = run_plain()[0].metrics["protocol"]["segments"]
+    assert chosen.endswith("defaults, chosen on simulated curves over the phase times of Cholec80 videos 1-40")
+    own = run(corpus(), nms_tiou=0.5, query_norm="softmax", levels=7)[0].metrics["protocol"]["segments"]
+    assert "set by the user: query_norm, levels, nms_tiou;" in own
+    assert all(part in own for part in ("7 levels", "NMS 0.5", "softmax of z / 0.5"))
+
+
+def test_without_draws_there_are_no_intervals_and_none_are_announced():
+    metrics = run(corpus(), bootstrap=0)[0].metrics
+    assert metrics["protocol"]["intervals"] == "none"
+    assert metrics["splits"]["test"]["intervals"] == {}
+
+
+def test_the_digest_of_the_truth_changes_with_any_segment_of_its_split():
+    moved = corpus()
+    truth = {**moved.moments, "v9": {**moved.moments["v9"], "clip": ((160.0, 181.0),)}}
+    plain, other = (run_plain()[0].metrics["splits"], run(moved._replace(moments=truth))[0].metrics["splits"])
+    assert plain["val"]["truth"] == other["val"]["truth"]
+    assert plain["test"]["truth"] != other["test"]["truth"]
+
+
 def test_prompt_sets_have_a_row_each_with_mean_and_range():
     split = run(corpus(), scored(corpus(), plain=1, other=2))[0].metrics["splits"]["val"]
     rows = split["prompt_sets"]["sets"]

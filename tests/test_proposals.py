@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from xclip_module.config import EvalConfig
 from xclip_module.evaluation.answers import Question, answer
 from xclip_module.evaluation.procedure import decode_order, first_in_order
-from xclip_module.evaluation.proposals import find_components, find_moments, otsu, scan_statistic, suppress
+from xclip_module.evaluation.proposals import Search, find_components, find_moments, otsu, scan_statistic, suppress
 from xclip_module.evaluation.scoring import Curve
 from xclip_module.evaluation.segments import Moment, tiou
 from xclip_module.evaluation.tracks import PROCEDURE, QUERY_SET, SIMILARITY, make_curves, standardise
 
-SETTINGS = {"generator": "union", "nms_tiou": 0.5, "most": 10, "reach": 1}
+SETTINGS = Search("union", levels=24, nms_tiou=0.5, most=10, reach=1)
 
 
 def edges_of(count, duration=None):
@@ -25,7 +25,7 @@ def edges_of(count, duration=None):
 
 def find(scores, duration=None, **changes):
     scores = np.asarray(scores, float)
-    return find_moments(scores, scores, edges_of(len(scores), duration), **{**SETTINGS, **changes})
+    return find_moments(scores, scores, edges_of(len(scores), duration), SETTINGS._replace(**changes))
 
 
 @pytest.mark.parametrize("generator", ["union", "scan", "watershed"])
@@ -76,8 +76,8 @@ def test_moments_are_ranked_positive_inside_the_video_and_apart(scores, generato
 def test_edges_move_to_where_the_sharp_curve_steps():
     sharp = np.array([0.0, 0, 0, 0, 1, 1, 1, 1, 0, 0, 0, 0])
     smooth = np.array([0.0, 0, 0.1, 0.3, 0.5, 0.8, 0.8, 0.6, 0.4, 0.1, 0, 0])
-    blurred = find_moments(smooth, sharp, edges_of(12), **{**SETTINGS, "reach": 0})[0]
-    assert find_moments(smooth, sharp, edges_of(12), **SETTINGS)[0][:2] == (8.0, 16.0)
+    blurred = find_moments(smooth, sharp, edges_of(12), SETTINGS._replace(reach=0))[0]
+    assert find_moments(smooth, sharp, edges_of(12), SETTINGS)[0][:2] == (8.0, 16.0)
     assert blurred[:2] != (8.0, 16.0)
 
 

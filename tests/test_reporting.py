@@ -155,7 +155,9 @@ def test_the_tables_of_the_page_hold_the_numbers_of_metrics_json(made, split):
     for name, row in result["queries"].items():
         shown = rows.starting(name)[0]
         assert shown[0] == percent(row["AUROC"])
-        assert shown[-4:] == [percent(row["R1@0.5"]), percent(row["mIoU"]), str(row["pairs"]), str(row["absent"])]
+        assert shown[-7:-5] == [percent(row["R1@0.5"]), percent(row["mIoU"])]
+        assert shown[-5:-2] == [percent(row[f"{key}_pooled"]) for key in ("AUROC", "AUPRC", "prevalence")]
+        assert shown[-2:] == [str(row["pairs"]), str(row["absent"])]
     for name, row in result["per_video"].items():
         assert rows.starting(name)[0][:2] == [percent(row["AUROC"]), percent(row["AUPRC"])]
     low, high = (100 * bound for bound in result["tracks"]["similarity-only"]["intervals"]["AUROC"])
@@ -490,6 +492,10 @@ def other_ids(metrics):
     metrics["splits"]["test"]["ids"][0] = "video55"
 
 
+def other_truth(metrics):
+    metrics["splits"]["test"]["truth"] = "eeeeeeeeeeee"
+
+
 def other_draws(metrics):
     metrics["protocol"]["intervals"] = "95 %, 50 draws of videos, seed 7"
 
@@ -515,6 +521,7 @@ def no_splits(metrics):
     [
         (other_hash, ["split", "0123456789ab", "ffffffffffff"]),
         (other_ids, ["videos in test", "video55"]),
+        (other_truth, ["truth in test", "eeeeeeeeeeee"]),
         (other_draws, ["intervals", "seed 7"]),
         (other_queries, ["queries in val", "a clip"]),
         (fewer_splits, ["splits scored", "test"]),
@@ -529,6 +536,15 @@ def test_runs_of_different_tasks_are_refused_and_the_difference_is_named(made, t
     assert line.startswith("error: ")
     assert all(word in line for word in [*words, "changed"])
     assert not (tmp_path / "comparison.html").exists()
+
+
+def other_crop(metrics):
+    metrics["protocol"]["picture"] = "32 px, crop squash"
+
+
+def test_every_difference_in_how_the_runs_were_made_is_on_the_page(made, tmp_path):
+    assert compare(made.folder, copy_of(made, tmp_path / "b", change=other_crop), output=tmp_path) == 0
+    assert "crop squash" in (tmp_path / "comparison.html").read_text()
 
 
 def test_other_prompts_are_another_model_of_the_same_task(made, tmp_path):

@@ -1,4 +1,4 @@
-"""The composition root: config sections to models, corpora, curves and results. The only file that knows every room."""
+"""The composition root: config sections to models, corpora and curves."""
 
 import contextlib
 import logging

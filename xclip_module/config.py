@@ -110,6 +110,8 @@ class EvalConfig:
     query_norm: str = _key("mean", "+query-set: how queries compare at a time", choices=("mean", "softmax"))
     softmax_temperature: float = _key(0.5, "+query-set with softmax: of the z-scores", least=0.01)
     generator: str = _key("union", "where candidates come from", choices=("union", "scan", "watershed"))
+    levels: int = _key(24, "flooding levels of the watershed", least=1)
+    refine_seconds: float = _key(0.0, "how far an edge may move at last; 0 = as the Gaussian", least=0)
     nms_tiou: float = _key(0.3, "a moment that overlaps a better one by more is dropped", least=0)
     tool_smooth_seconds: float = _key(0.0, "the Gaussian for tools; 0 = one stride", least=0, most=1e5)
     tool_gap_seconds: float = _key(0.0, "tools: gaps so short are joined; 0 = two strides", least=0)

@@ -21,6 +21,10 @@ _PACKAGES = (
     "pandas",
     "safetensors",
     "tqdm",
+    "ftfy",
+    "matplotlib",
+    "jinja2",
+    "pillow",
 )
 
 

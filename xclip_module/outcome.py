@@ -1,5 +1,7 @@
 """From curves to numbers: answers under every track, the controls beside them, what metrics.json holds."""
 
+import hashlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -12,7 +14,7 @@ from xclip_module.errors import ConfigError
 from xclip_module.evaluation import controls
 from xclip_module.evaluation.answers import Answer, Question, answer, describe
 from xclip_module.evaluation.bootstrap import draw_weights, intervals, paired_difference
-from xclip_module.evaluation.frames import frame_pooled_map, labels_at
+from xclip_module.evaluation.frames import frame_pooled_map, labels_at, video_first_map
 from xclip_module.evaluation.phases import phase_metrics
 from xclip_module.evaluation.scoring import Curve
 from xclip_module.evaluation.summary import Summary, summarise
@@ -85,6 +87,7 @@ def available_tracks(corpus: Corpus) -> tuple[str, ...]:
 
 def _protocol(config: Config, setup: Setup) -> dict[str, Any]:
     corpus, stride = setup.corpus, setup.sampling.stride_seconds
+    draws = config.eval.bootstrap
     weights = f"{config.model.weights} ({setup.model.digest()[:12]})"
     return {
         "title": f"Zero-shot localisation: {corpus.name}",
@@ -101,7 +104,7 @@ def _protocol(config: Config, setup: Setup) -> dict[str, Any]:
             "segments": describe(config.eval, stride, [query.kind for query in corpus.queries]),
             "background": config.eval.background or "none",
             "controls": f"time prior and train mean from the labels of {len(_train(corpus)) or 'no'} training videos",
-            "intervals": f"95 %, {config.eval.bootstrap} draws of videos, seed {config.run.seed}",
+            "intervals": f"95 %, {draws} draws of videos, seed {config.run.seed}" if draws else "none",
         },
     }
 
@@ -123,6 +126,7 @@ def _split(
     result = {
         "videos": len(curves),
         "ids": [curve.video for curve in curves],
+        "truth": _truth_digest(corpus, [curve.video for curve in curves]),
         "skipped": {name: why for name, why in scored.skipped.items() if name in ids},
         "macro": main.macro,
         "intervals": intervals(main.replicates),
@@ -135,6 +139,12 @@ def _split(
     }
     drawn = {f"{track}/{name}": values for track, table in tables.items() for name, values in table.replicates.items()}
     return result, drawn
+
+
+def _truth_digest(corpus: Corpus, videos: Sequence[str]) -> str:
+    """Twelve hex digits that change with any segment: the split's own hash knows only which videos there are."""
+    truth = {video: {name: list(spans) for name, spans in corpus.moments.get(video, {}).items()} for video in videos}
+    return hashlib.sha256(json.dumps(truth, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _track(table: Summary, answers: Sequence[Answer], corpus: Corpus) -> dict[str, Any]:
@@ -224,15 +234,17 @@ def _phases(answers: Sequence[Answer], corpus: Corpus) -> dict[str, Any]:
 
 
 def _tools(answers: Sequence[Answer], corpus: Corpus) -> dict[str, Any]:
-    """Tool presence: the frame-pooled mAP of EndoNet and each tool's AP; empty without tools."""
+    """Tool presence: EndoNet's mAP over all frames, CholecT50's video by video, each tool's AP; empty without tools."""
     rows = [row for row, query in enumerate(corpus.queries) if query.kind == "tool"]
     names = [corpus.queries[row].name for row in rows]
     own = [one for one in answers if set(names) <= set(corpus.moments.get(one.video, {}))]
     if not rows or not own:
         return {}
     labels = [np.stack([labels_at(one.times, corpus.moments[one.video][name]) for name in names]) for one in own]
-    found = frame_pooled_map([one.ranking[rows] for one in own], labels)
-    return {"tool/mAP": found.mean, **{f"tool/AP/{name}": ap for name, ap in zip(names, found.per_query, strict=True)}}
+    rankings = [one.ranking[rows] for one in own]
+    found, video_first = frame_pooled_map(rankings, labels), video_first_map(rankings, labels)
+    means = {"tool/mAP": found.mean, "tool/mAP_video_first": video_first.mean}
+    return {**means, **{f"tool/AP/{name}": ap for name, ap in zip(names, found.per_query, strict=True)}}
 
 
 def _prompt_sets(judge: _Judge, scored: Scored, ids: set[str], track: str) -> dict[str, Any]:

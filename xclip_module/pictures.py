@@ -89,7 +89,10 @@ def _curve_pictures(
         title = f"{kind} per query, {split}: samples of {len(answers)} videos in one list, chance dashed"
         figure = plots.curve_grid(panels, labels=labels, title=title, is_steps=is_steps)
         points = ([one.name, *point] for one in panels for point in zip(one.x.tolist(), one.y.tolist(), strict=True))
-        yield _picture(f"{kind.lower()}_{split}", title, figure, {"": csv_text(["query", *labels], points)})
+        notes = ([one.name, one.note, *one.chance] for one in panels)
+        heads = (["query", *labels], ["query", "title", "chance from", "chance to"])
+        numbers = {"": csv_text(heads[0], points), ".chance": csv_text(heads[1], notes)}
+        yield _picture(f"{kind.lower()}_{split}", title, figure, numbers)
 
 
 def _panel(
@@ -114,7 +117,7 @@ def _panel(
     keep = plots.thinned(points.x, y)
     chance = (prevalence, prevalence) if is_pr else (0.0, 1.0)
     value = rows[name]["AUPRC_pooled" if is_pr else "AUROC_pooled"]
-    note = f"{score} {number(value)} % (chance {number(prevalence) if is_pr else 50})"
+    note = f"pooled {score} {number(value)} % (chance {number(prevalence) if is_pr else 50})"
     colour = query_colours([query.kind for query in corpus.queries])[row]
     return Panel(f"{row + 1} {name}", note, points.x[keep], y[keep], chance, colour)
 
@@ -159,7 +162,9 @@ def _boundary_pictures(of_split: Mapping[str, Sequence[Answer]], corpus: Corpus)
         split: np.array([(one.start, one.end) for one in own], float).reshape(-1, 2) for split, own in found.items()
     }
     table = csv_text(["split", *BoundaryError._fields], ([split, *one] for split, own in found.items() for one in own))
-    yield _picture("boundary_errors", title, plots.boundary_figure(panels, totals, title=title), {"": table})
+    counts = csv_text(["split", "answers", "pairs"], ([split, len(own), totals[split]] for split, own in found.items()))
+    numbers = {"": table, ".counts": counts}
+    yield _picture("boundary_errors", title, plots.boundary_figure(panels, totals, title=title), numbers)
 
 
 def _pairs(answers: Sequence[Answer], corpus: Corpus) -> Iterator[Pair]:

@@ -28,7 +28,12 @@ def prompt_sets(names: Sequence[str]) -> dict[str, Path]:
     if "all" in names:
         shipped = sorted(path.stem for path in _SHIPPED.glob("*.csv") if path.stem != _BACKGROUND)
         names = [*shipped, *(name for name in names if name != "all")]
-    return {Path(name).stem if Path(name).suffix else name: prompt_file(name) for name in names}
+    stems = [Path(name).stem for name in dict.fromkeys(names)]
+    return {
+        # Two files of one name keep their paths.
+        stem if stems.count(stem) == 1 else name: prompt_file(name)
+        for name, stem in zip(dict.fromkeys(names), stems, strict=True)
+    }
 
 
 def read_prompts(path: Path, names: Sequence[str]) -> dict[str, str]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from xclip_module.config import EvalConfig
 from xclip_module.evaluation.procedure import decode_order, first_in_order
-from xclip_module.evaluation.proposals import find_components, find_moments
+from xclip_module.evaluation.proposals import Search, find_components, find_moments
 from xclip_module.evaluation.scoring import Curve
 from xclip_module.evaluation.segments import Moment
 from xclip_module.evaluation.tracks import PROCEDURE, SIMILARITY, Curves, make_curves
@@ -79,25 +79,48 @@ def answer(
 
 
 def describe(section: EvalConfig, stride: float, kinds: Sequence[str]) -> str:
-    """The parameters of the segmenter in words, for the results."""
+    """Every parameter of the segmenter in words, and where its value comes from, for the results."""
     parts = []
     if set(kinds) & {"phase", "free"}:
+        norm = section.query_norm
+        norm += f" of z / {section.softmax_temperature:g}" * (norm == "softmax")
+        levels = f" of {section.levels} levels" * (section.generator != "scan")
         parts.append(
-            f"{section.generator}, Gaussian {_smooth_seconds('phase', stride, section):g} s, scan statistic, "
-            f"NMS {section.nms_tiou:g}, query norm {section.query_norm}"
+            f"{section.generator}{levels}, Gaussian {_smooth_seconds('phase', stride, section):g} s, scan statistic, "
+            f"NMS {section.nms_tiou:g}, edges moved up to {_refine_seconds('phase', stride, section):g} s, "
+            f"query norm {norm}"
         )
     if "tool" in kinds:
         parts.append(
             f"tools: Otsu, Gaussian {_smooth_seconds('tool', stride, section):g} s, hysteresis "
             f"{section.tool_hysteresis:g}, gaps up to {_gap_seconds(stride, section):g} s joined"
         )
-    return "; ".join([*parts, f"{section.moments_per_query} moments kept; defaults, not tuned on these data"])
+    return "; ".join([*parts, f"{section.moments_per_query} moments kept", _origin(section)])
+
+
+def _origin(section: EvalConfig) -> str:
+    """Where the parameters were tuned: what differs from the defaults is the user's responsibility."""
+    default = EvalConfig()
+    own = [name for name in _PARAMETERS if getattr(section, name) != getattr(default, name)]
+    chosen = "defaults, chosen on simulated curves over the phase times of Cholec80 videos 1-40"
+    return f"set by the user: {', '.join(own)}; the rest {chosen}" if own else chosen
+
+
+# The keys of the section that shape moments.
+_PARAMETERS = (
+    *("smooth_seconds", "query_norm", "softmax_temperature", "generator", "levels", "refine_seconds", "nms_tiou"),
+    *("tool_smooth_seconds", "tool_gap_seconds", "tool_hysteresis", "moments_per_query"),
+)
 
 
 def _smooth_seconds(kind: str, stride: float, section: EvalConfig) -> float:
     if kind == "tool":
         return section.tool_smooth_seconds or stride
     return section.smooth_seconds or 2 * stride
+
+
+def _refine_seconds(kind: str, stride: float, section: EvalConfig) -> float:
+    return section.refine_seconds or _smooth_seconds(kind, stride, section)
 
 
 def _gap_seconds(stride: float, section: EvalConfig) -> float:
@@ -111,15 +134,9 @@ def _moments_of(
     if kind == "tool":
         gap = _gap_seconds(stride, section) / stride
         return find_components(curves.smooth[row], edges, hysteresis=section.tool_hysteresis, gap=gap, most=most)
-    return find_moments(
-        curves.smooth[row],
-        curves.sharp[row],
-        edges,
-        generator=section.generator,
-        nms_tiou=section.nms_tiou,
-        most=most,
-        reach=max(1, round(_smooth_seconds(kind, stride, section) / stride)),
-    )
+    reach = max(1, round(_refine_seconds(kind, stride, section) / stride))
+    search = Search(section.generator, section.levels, section.nms_tiou, most, reach)
+    return find_moments(curves.smooth[row], curves.sharp[row], edges, search)
 
 
 def _spans(

@@ -35,7 +35,7 @@ def weights_of(chosen: np.ndarray) -> np.ndarray:
 def intervals(replicates: Mapping[str, np.ndarray]) -> dict[str, list[float] | None]:
     """[low, high] of 95 % for each statistic from its values [B] under the draws; None where it is never defined.
 
-    Percentile method; draws in which a statistic is undefined (NaN) are left out.
+    Percentile method (Efron and Tibshirani 1993, chapter 13); draws in which a statistic is undefined are left out.
     """
     return {name: _interval(values) for name, values in replicates.items()}
 

@@ -97,22 +97,6 @@ def pooled_ranking(scores: Sequence[np.ndarray], labels: Sequence[np.ndarray]) -
     return rank_pair(*_pool(scores, labels))
 
 
-def chance_ap(positives: int, count: int) -> float:
-    """Expected step-wise AP of `count` samples in random order; a little above prevalence = positives / count.
-
-    (H_n + (k - 1) / (n - 1) * (n - H_n)) / n, with k positives of n samples and H_n the n-th harmonic number.
-
-    >>> round(chance_ap(30, 300), 3)
-    0.116
-    """
-    if not 1 <= positives <= count:
-        raise ValueError(f"the AP of {positives} positive samples of {count} is undefined; expected 1 to {count}")
-    if count == 1:
-        return 1.0
-    harmonic = float(np.sum(1 / np.arange(1, count + 1)))
-    return (harmonic + (positives - 1) / (count - 1) * (count - harmonic)) / count
-
-
 def frame_pooled_map(scores: Sequence[np.ndarray], labels: Sequence[np.ndarray]) -> PresenceMap:
     """Tool-presence mAP of EndoNet: per query one AP over the samples of all videos, then the mean over queries.
 

@@ -47,8 +47,11 @@ def localise_pairs(pairs: Sequence[Pair]) -> Localisation:
     """Judges all pairs; a pair that is not listed is not annotated and takes no part.
 
     A query that happens in none of its videos has no AP and is left out; its false alarms stand in `counts`.
-    A pair that is listed twice is searched twice. Raises ValueError for NaN.
+    A pair that is listed twice is searched twice. Raises ValueError for NaN and for a segment without length (see
+    `segments.clean`).
     """
+    for pair in pairs:
+        _check(pair)
     videos = tuple(dict.fromkeys(pair.video for pair in pairs))
     places = {video: index for index, video in enumerate(videos)}
     by_query: dict[str, list[Pair]] = {}
@@ -59,6 +62,12 @@ def localise_pairs(pairs: Sequence[Pair]) -> Localisation:
         (pair.query, places[pair.video], judge_pair(pair.predictions, pair.truth)) for pair in pairs if pair.truth
     ]
     return Localisation(videos, queries, results, _counts(by_query, pairs))
+
+
+def _check(pair: Pair) -> None:
+    for segment in (*pair.truth, *pair.predictions):
+        if not (np.isfinite(segment[:2]).all() and segment[0] < segment[1]) or np.isnan(segment).any():
+            raise ValueError(f"{pair.video}, {pair.query!r}: segment {tuple(segment)}, expected numbers, start < end")
 
 
 def metrics(found: Localisation) -> dict[str, Any]:
@@ -74,6 +83,9 @@ def statistics(found: Localisation, weights: np.ndarray) -> dict[str, np.ndarray
     the same in every video?  pair_mAP@t: QVHighlights rule, one AP per video and query with truth, then the mean: is
     the ranking inside a video right?  R1@t, R5@t: share of pairs with truth in which the first prediction (one of the
     first five) has tIoU >= t.  mIoU: mean tIoU of the first. `@0.5:0.95` is the mean over 0.5, 0.55, … 0.95.
+
+    Source: ActivityNet toolkit eval_detection.py; Moment-DETR standalone_eval/eval.py (QVHighlights), where mIoU is not
+    part and R1 takes the first listed window.
     """
     detection = [average_precisions(judged, weights) for judged in found.queries.values()]  # [B, T] each
     means = _nan_mean(np.stack(detection), axis=0) if detection else np.full((len(weights), len(THRESHOLDS)), np.nan)

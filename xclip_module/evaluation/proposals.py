@@ -4,17 +4,24 @@ M samples of a curve, C candidates. A candidate is a half-open range of samples 
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from xclip_module.evaluation.segments import Moment
 
-_LEVELS = 24
+
+class Search(NamedTuple):
+    """How moments are searched, see `find_moments`; levels: of the watershed."""
+
+    generator: str
+    levels: int
+    nms_tiou: float
+    most: int
+    reach: int
 
 
-def find_moments(
-    smooth: np.ndarray, sharp: np.ndarray, edges: np.ndarray, *, generator: str, nms_tiou: float, most: int, reach: int
-) -> list[Moment]:
+def find_moments(smooth: np.ndarray, sharp: np.ndarray, edges: np.ndarray, search: Search) -> list[Moment]:
     """At most `most` ranked moments of a query that mostly holds once; none for a constant curve, which says nothing.
 
     Candidates (`generator`): "watershed", the runs above many flooding levels, as in TAG (Xiong et al. 2017); "scan",
@@ -26,13 +33,13 @@ def find_moments(
     """
     if len(smooth) < 2 or np.ptp(smooth) < 1e-9:
         return []
-    found = [_watershed(smooth)] if generator != "scan" else []
-    found += [_best_intervals(smooth)] if generator != "watershed" else []
+    found = [_watershed(smooth, search.levels)] if search.generator != "scan" else []
+    found += [_best_intervals(smooth)] if search.generator != "watershed" else []
     ranges = np.unique(np.concatenate(found), axis=0)
     scores = scan_statistic(smooth, ranges)
-    kept = suppress(ranges[scores > 0], scores[scores > 0], nms_tiou, most)
-    ranges, scores = _refine(sharp, ranges[scores > 0][kept], reach), scores[scores > 0][kept]
-    last = suppress(ranges, scores, nms_tiou, most)
+    kept = suppress(ranges[scores > 0], scores[scores > 0], search.nms_tiou, search.most)
+    ranges, scores = _refine(sharp, ranges[scores > 0][kept], search.reach), scores[scores > 0][kept]
+    last = suppress(ranges, scores, search.nms_tiou, search.most)
     return _moments(ranges[last], scores[last], edges)
 
 
@@ -99,9 +106,9 @@ def otsu(values: np.ndarray) -> float:
     return float(min((ordered[cut] + ordered[cut + 1]) / 2, np.nextafter(ordered[cut + 1], -np.inf)))
 
 
-def _watershed(curve: np.ndarray) -> np.ndarray:
+def _watershed(curve: np.ndarray, count: int) -> np.ndarray:
     """Ranges [C, 2] of the runs above evenly spaced levels."""
-    levels = np.linspace(curve.min(), curve.max(), _LEVELS + 1)[1:-1]
+    levels = np.linspace(curve.min(), curve.max(), count + 2)[1:-1]
     ranges = _runs(curve > levels[:, None])
     return ranges[ranges[:, 1] - ranges[:, 0] < len(curve)]
 

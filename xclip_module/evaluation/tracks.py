@@ -35,6 +35,8 @@ def make_curves(
     Any rising linear change of a query's scores leaves its curve alone. A query compares with those of its own kind,
     phases with phases and free sentences with free ones; tools, and a query that is alone, keep their curve.
 
+    Source: ours; softmax over prompts is how CLIP classifies (Radford et al. 2021), here on z-scores.
+
     scores: [Q, M].  sigmas: per query the Gaussian's, in samples.
     query_norm: "mean" takes the frame-wise mean over the queries away, "softmax" (of z / temperature) lets them
         compete.

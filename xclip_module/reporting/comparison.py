@@ -133,7 +133,7 @@ def _gaps(runs: Sequence[RunFiles]) -> Iterator[tuple[str, str, str, Difference]
 
 
 def _facts(runs: Sequence[RunFiles]) -> Table:
-    keys = ("model", "weights", "data", "clips", "precision", "track", "segments", "background")
+    keys = list(dict.fromkeys(key for run in runs for key in run.metrics["protocol"] if key != "intervals"))
     columns = [Column(run.name, _origin(run), run.name) for run in runs]
     rows = []
     for key in keys:

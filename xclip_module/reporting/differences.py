@@ -1,5 +1,7 @@
 """Differences between runs and between splits with their 95 % intervals, from replicates of a bootstrap over videos.
 
+Reads what `evaluation.bootstrap` has drawn; between rooms there is no door, so that the percentiles stand in both.
+
 B draws. A replicate is NaN where its draw leaves the statistic undefined.
 """
 

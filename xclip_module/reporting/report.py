@@ -69,11 +69,18 @@ def _table(result: Mapping[str, Any]) -> str:
 
 def _remarks(result: Mapping[str, Any]) -> list[str]:
     remarks = [
-        "AUROC, AUPRC and prevalence: means over the (video, query) pairs in which a query holds part of the time; "
-        "chance is 0.5 for AUROC and the prevalence for AUPRC; lift is AUPRC / prevalence. mAP@0.5: ActivityNet rule, "
-        "mean over queries."
+        "AUROC, AUPRC and prevalence: means over the (video, query) pairs in which a query holds, for AUROC not all of "
+        "the time; chance is 0.5 for AUROC and the prevalence for AUPRC; lift is AUPRC / prevalence. mAP@0.5: "
+        "ActivityNet rule, mean over queries."
     ]
     remarks.append("\n".join(f"- {line}" for line in against_time_prior(result)))
+    macro = result["macro"]
+    remarks.append(
+        f"{macro['pairs_with_truth']} pairs hold their query, {macro['pairs_absent']} do not, "
+        f"{macro['pairs_absent_with_predictions']} of these have an answer all the same (presence AUROC "
+        f"{_number(macro['presence_AUROC_samples'])}, chance 0.5); {macro['tied_share']:.1%} of the moments have tied "
+        "scores."
+    )
     if result["skipped"]:
         remarks.append(_left_out(result["skipped"]))
     return remarks

@@ -12,7 +12,7 @@ import numpy as np
 from xclip_module.errors import DataError
 
 _FILES = ("metrics.json", "bootstrap.npz", "config.json", "environment.json")
-_KEYS, _SPLIT_KEYS = {"protocol", "track", "untrained"}, {"ids", "videos", "queries", "tracks"}
+_KEYS, _SPLIT_KEYS = {"protocol", "track", "untrained"}, {"ids", "videos", "queries", "tracks", "truth"}
 _PROMPTS = re.compile(r", prompts .*$")
 
 
@@ -70,6 +70,7 @@ def _compared(first: RunFiles, second: RunFiles) -> dict[str, tuple[Any, Any]]:
     for split in both[0]:
         if split in both[1]:
             found[f"videos in {split}"] = _pair(both, lambda splits, name=split: splits[name]["ids"])
+            found[f"truth in {split}"] = _pair(both, lambda splits, name=split: splits[name]["truth"])
             found[f"queries in {split}"] = _pair(both, lambda splits, name=split: list(splits[name]["queries"]))
     found["intervals"] = first.metrics["protocol"]["intervals"], second.metrics["protocol"]["intervals"]
     return found

@@ -70,24 +70,34 @@ HEADLINE = (
     Column("det_mAP %", "mean of 0.5:0.95", "det_mAP@0.5:0.95"),
     Column("pair_mAP @0.5 %", "", "pair_mAP@0.5"),
 )
+_POOLED = (
+    Column("pooled AUROC %", "all videos in one list", "AUROC_pooled"),
+    Column("pooled AP %", "all videos in one list", "AUPRC_pooled"),
+    Column("pooled prevalence %", "chance of pooled AP", "prevalence_pooled"),
+)
 _COUNTS = (
     Column("pairs with truth", "", "pairs_with_truth", "count"),
     Column("absent pairs", "query never happens", "pairs_absent", "count"),
     Column("… with an answer", "false alarms", "pairs_absent_with_predictions", "count"),
-    Column("presence AUROC %", "chance 50", "presence_AUROC"),
+    Column("presence AUROC %", "largest score of the video, chance 50", "presence_AUROC_samples"),
+    Column("presence AUROC %", "best moment, chance 50", "presence_AUROC"),
     Column("predictions", "", "predictions", "count"),
     Column("tied scores %", "of predictions", "tied_share"),
+    *_POOLED,
 )
 _QUERY = (
     *_RANKING,
     *(column._replace(head=column.head.replace("mAP", "AP"), note="") for column in _DETECTION),
     *_FIRST,
+    *_POOLED,
     Column("pairs", "videos that hold it", "pairs", "count"),
     Column("absent", "videos without it", "absent", "count"),
 )
 _VIDEO = (*_RANKING, *_FIRST, Column("pairs", "queries it holds", "pairs", "count"))
 _PHASES = (
     Column("accuracy %", "mean over videos", "phase/accuracy"),
+    Column("precision %", "strict, convention B", "phase/precision"),
+    Column("recall %", "strict, convention B", "phase/recall"),
     Column("F1 %", "strict, convention B", "phase/F1"),
     Column("Jaccard %", "strict, convention B", "phase/jaccard"),
     Column("relaxed accuracy %", "only for comparison with old tables", "phase/relaxed_fixed/accuracy"),
@@ -98,7 +108,10 @@ _PHASES = (
         "phase/relaxed_as_published/jaccard",
     ),
 )
-_TOOLS = (Column("tool mAP %", "frames of all videos in one list (EndoNet)", "tool/mAP"),)
+_TOOLS = (
+    Column("tool mAP %", "samples of all videos in one list (EndoNet)", "tool/mAP"),
+    Column("tool mAP % video by video", "then the mean (CholecT50)", "tool/mAP_video_first"),
+)
 
 
 def number(value: float | None, kind: str = "percent") -> str:
@@ -134,9 +147,12 @@ def headline(result: Mapping[str, Any], chosen: str) -> Table:
         rows.append(Row(name, note, cells(track["macro"], HEADLINE, track["intervals"]), "track"))
     for name, macro in result["controls"].items():
         rows.append(Row(name, CONTROLS.get(name, ""), cells(macro, HEADLINE), "control"))
+    has_intervals = any(any(track["intervals"].values()) for track in result["tracks"].values())
     caption = (
-        "In brackets 95 % intervals from a bootstrap over videos. det_mAP ranks the answers of all videos in one list "
-        "per query, pair_mAP those of one video; lift = AP / prevalence"
+        "In brackets 95 % intervals from a bootstrap over videos. "
+        * has_intervals
+        + "AUROC, AP, prevalence: means over pairs of a video and a query. det_mAP ranks the answers of all videos in "
+        "one list per query, pair_mAP those of one video; lift = AP / prevalence"
     )
     return Table(caption, "track or control", HEADLINE, rows)
 
@@ -144,7 +160,7 @@ def headline(result: Mapping[str, Any], chosen: str) -> Table:
 def diagnostics(result: Mapping[str, Any]) -> Table:
     """How many pairs, absent queries, predictions and ties each track had."""
     rows = [Row(name, "", cells(track["macro"], _COUNTS)) for name, track in result["tracks"].items()]
-    return Table("Absent queries and ties", "track", _COUNTS, rows)
+    return Table("Absent queries, ties, and samples of all videos in one list", "track", _COUNTS, rows)
 
 
 def phases_and_tools(result: Mapping[str, Any]) -> list[Table]:
