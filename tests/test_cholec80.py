@@ -12,7 +12,7 @@ from xclip_module.datasets.catalogue import load_corpus
 from xclip_module.datasets.cholec80 import PHASES, SPLITS, TOOLS, load_cholec80, load_demo
 from xclip_module.datasets.cholec80_check import check_cholec80
 from xclip_module.datasets.layout import find_layout, frame_folder
-from xclip_module.datasets.prompts import prompt_sets, read_prompts
+from xclip_module.datasets.prompts import prompt_file, prompt_sets, read_background, read_prompts
 from xclip_module.errors import DataError
 
 ROOT = Path(__file__).parents[1]
@@ -224,3 +224,33 @@ def test_two_prompt_files_of_one_name_stay_two_sets(tmp_path):
     assert list(prompt_sets(["clinical", *paths])) == ["clinical", *paths]
     assert list(prompt_sets([paths[0], paths[0]])) == ["own"]
     assert {"class_names", "clinical", "templates"} == set(prompt_sets(["all"]))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("text\na tool, in the belly\nan organ, in the dark\n", "row 2"),
+        ("text\na tool\nan organ, in the dark\n", "row 3"),
+        ("sentence\na tool\n", "no column text"),
+        ("text\n\n", "no background sentence"),
+    ],
+)
+def test_a_sentence_with_a_bare_comma_is_refused_and_never_cut(tmp_path, text, words):
+    path = tmp_path / "own.csv"
+    path.write_text(text)
+    with pytest.raises(DataError, match=words):
+        read_background(str(path))
+    path.write_text('text\n"a tool, in the belly"\n')
+    assert read_background(str(path)) == ("a tool, in the belly",)
+
+
+def test_a_class_with_two_sentences_is_refused(tmp_path):
+    path = tmp_path / "own.csv"
+    path.write_text("query,text\na,one\na,two\n")
+    with pytest.raises(DataError, match="two sentences for one class"):
+        read_prompts(path, ["a"])
+
+
+def test_only_a_bare_name_means_a_shipped_prompt_set(tmp_path):
+    assert prompt_file("clinical").is_file()
+    assert prompt_file(str(tmp_path / "clinical")) == tmp_path / "clinical"

@@ -216,6 +216,9 @@ def test_what_cannot_be_judged_is_counted_by_reason(tmp_path, capsys):
         ("p", {"qid": 5, "pred_relevant_windows": [[1, 2]]}, ("line 2", "[1, 2]", "[[start, end, score]")),
         ("p", {"qid": 5, "pred_relevant_windows": [[1, 2, "x"]]}, ("line 2", "wrong segment")),
         ("p", '{"qid": 5, "pred_relevant_windows": [[1, 2, NaN]]}', ("line 2", "finite")),
+        ("p", {"qid": 5, "pred_relevant_windows": [[0, 10**400, 1]]}, ("line 2", "wrong segment")),
+        ("p", '{"qid": 5, "pred_relevant_windows": ' + "[" * 100_000, ("line 2", "not JSON")),
+        ("g", {"qid": 5, "query": None, "vid": "v"}, ("line 2", "wrong query")),
         ("p", {"qid": 5, "pred_relevant_windows": "none"}, ("line 2", "list of segments")),
         ("p", {"qid": 1, "pred_relevant_windows": []}, ("line 2", "repeated qid")),
         ("g", {"qid": 5, "query": "x", "relevant_windows": []}, ("line 2", "missing vid")),
@@ -235,16 +238,53 @@ def test_a_malformed_line_is_named_with_what_was_expected(tmp_path, capsys, file
 
 
 def test_one_split_of_a_file_can_be_judged_alone(tmp_path, capsys):
-    lines = [
-        {**TRUTH[0], **ANSWER[0], "split": "val"},
-        {**TRUTH[0], "qid": 2, "pred_relevant_windows": [], "split": "test"},
-    ]
+    """Also where the predictions, as those of other tools, name no split."""
+    truth = [{**TRUTH[0], "split": "val"}, {**TRUTH[0], "qid": 2, "split": "test"}]
+    own = [{**ANSWER[0], "split": "val"}, {"qid": 2, "pred_relevant_windows": [], "split": "test"}]
+    foreign = [ANSWER[0], {"qid": 2, "pred_relevant_windows": []}]
     for split, expected in (("val", 1.0), ("test", 0.0), ("", 0.5)):
-        assert evaluate(tmp_path, lines, lines, "--json", f"--split={split}") == 0
-        found = json.loads(capsys.readouterr().out)
-        assert (found["R1@0.5"], found["left_out"]) == (expected, {})
-    assert evaluate(tmp_path, lines, lines, "--split=train") == DataError.exit_code
+        for answers in (own, foreign):
+            assert evaluate(tmp_path, truth, answers, "--json", f"--split={split}") == 0
+            assert json.loads(capsys.readouterr().out)["R1@0.5"] == expected
+    assert evaluate(tmp_path, truth, own, "--split=train") == DataError.exit_code
     assert "no line of split train" in capsys.readouterr().err
+
+
+def test_the_order_of_the_lines_decides_nothing_between_videos(tmp_path, capsys):
+    truth = [
+        {**TRUTH[0], "qid": n, "vid": v, "relevant_windows": w}
+        for n, v, w in [(1, "a", [[0, 10]]), (2, "b", [[50, 60]])]
+    ]
+    answers = [{"qid": n, "pred_relevant_windows": [[0, 10, 0.5]]} for n in (1, 2)]
+    found = []
+    for lines in (truth, truth[::-1]):
+        assert evaluate(tmp_path, lines, answers, "--json") == 0
+        found.append(json.loads(capsys.readouterr().out)["det_mAP@0.5"])
+    assert found == [0.5, 0.5]
+
+
+def test_queries_with_a_name_are_told_apart_by_it(tmp_path, capsys):
+    """Two classes may share a sentence; pooled, the false alarm of one would stand before the hit of the other."""
+    truth = [
+        {**TRUTH[0], "name": "first"},
+        {**TRUTH[0], "qid": 2, "vid": "w", "name": "second"},
+    ]
+    answers = [{"qid": 1, "pred_relevant_windows": [[0, 10, 1]]}, {"qid": 2, "pred_relevant_windows": [[30, 40, 2]]}]
+    assert evaluate(tmp_path, truth, answers, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["det_mAP@0.5"] == 0.5
+
+
+def test_predictions_of_which_no_qid_is_known_are_refused(tmp_path, capsys):
+    assert evaluate(tmp_path, TRUTH, [{**ANSWER[0], "qid": "1"}]) == DataError.exit_code
+    assert "none of its 1 qids" in capsys.readouterr().err
+
+
+def test_a_full_output_ends_with_one_line_and_code_5(tmp_path):
+    files = [str(write(tmp_path / f"{n}.jsonl", rows)) for n, rows in (("p", ANSWER), ("g", TRUTH))]
+    command = [sys.executable, "-m", "xclip_module.evaluation.localisation", "--predictions", files[0]]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([*command, "--ground-truth", files[1]], stdout=full, stderr=-1, text=True, check=False)
+    assert (done.returncode, done.stderr.count("\n"), done.stderr[:7]) == (5, 1, "error: ")
 
 
 def test_predictions_of_another_video_are_refused(tmp_path, capsys):

@@ -12,7 +12,6 @@ from xclip_module.assemble import Scored, Setup
 from xclip_module.config import Config, DataConfig, EvalConfig
 from xclip_module.datasets.corpus import Corpus, Missing, Query, Video
 from xclip_module.datasets.windows import Sampling
-from xclip_module.errors import ConfigError
 from xclip_module.evaluation.frames import labels_at
 from xclip_module.evaluation.localisation import localise_pairs, metrics
 from xclip_module.evaluation.moment_files import read_files
@@ -63,12 +62,12 @@ def run_plain(track="similarity-only"):
     return run(corpus(), track=track)
 
 
-def run(known, found=None, **section):
+def run(known, found=None, splits=("val", "test"), **section):
     model = SimpleNamespace(
         stored_digest=lambda: "0" * 32, digest=lambda: "0" * 32, protocol="none", picture=Picture(8, (0,) * 3, (1,) * 3)
     )
     setup = Setup(known, model, None, {}, Sampling(16.0, 8, 4.0), "fp32", False)
-    config = Config(eval=EvalConfig(**{"bootstrap": 100, **section}), data=DataConfig(evaluate=("val", "test")))
+    config = Config(eval=EvalConfig(**{"bootstrap": 100, **section}), data=DataConfig(evaluate=splits))
     return conclude(config, setup, found or scored(known)), config
 
 
@@ -108,8 +107,27 @@ def test_every_track_has_its_row_and_the_chosen_one_is_the_headline():
 def test_one_free_query_has_the_single_query_path_only():
     known = corpus(queries=[Query("hook", "a hook", "free")])
     assert list(run(known)[0].answers) == ["similarity-only"]
-    with pytest.raises(ConfigError, match="these queries have similarity-only"):
-        run(known, track="+query-set")
+
+
+def test_a_split_of_one_video_has_no_interval():
+    known = corpus()._replace(videos=tuple(video for video in corpus().videos if video.id in {"v0", "v1", "v4", "v8"}))
+    curves = [curve for curve in scored(corpus()).curves if curve.video in {"v4", "v8"}]
+    split = run(known, Scored(curves, {}, {}), bootstrap=100)[0].metrics["splits"]["test"]
+    assert split["videos"] == 1
+    assert split["intervals"] == split["minus_time_prior"] == {}
+
+
+def test_a_training_video_is_judged_by_the_prior_of_the_others():
+    """Its own labels would tell the clock everything: moving them leaves its prior and its mean segment alone."""
+    known = corpus(videos=corpus().videos[:4])
+    curves = [Curve(video.id, np.arange(60) * 4.0 + 2.0, np.zeros((5, 60)), SECONDS) for video in known.videos]
+    moved = known._replace(moments={**known.moments, "v0": {**known.moments["v0"], "first": ((100.0, 220.0),)}})
+    found = [
+        run(one, Scored(curves[:1], {}, {}), splits=("train",))[0].metrics["splits"]["train"]["controls"]
+        for one in (known, moved)
+    ]
+    for name in ("time prior", "train mean"):
+        assert found[0][name]["mIoU"] > found[1][name]["mIoU"]
 
 
 def test_intervals_hold_the_value_and_the_difference_to_the_prior_is_paired():

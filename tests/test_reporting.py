@@ -611,3 +611,22 @@ def test_videos_of_several_folders_never_share_a_picture():
     ]
     drawn = pictures.draw({"splits": {}}, answers, known._replace(videos=videos, moments={}))
     assert {one.name for one in drawn.ribbons.values()} == {"ribbon_a/b.mp4", "ribbon_a_b.mp4"}
+
+
+def test_the_same_run_twice_and_damaged_files_are_refused_in_one_line(made, tmp_path, capsys):
+    def damage(metrics):
+        metrics["splits"]["test"]["tracks"] = {"similarity-only": None}
+
+    for pair in ((made.folder, made.folder), (made.folder, copy_of(made, tmp_path / "b", change=damage))):
+        assert compare(*pair, output=tmp_path) == 3
+    (tmp_path / "file").write_text("")
+    assert compare(made.folder, copy_of(made, tmp_path / "c"), output=tmp_path / "file") == 5
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 3
+    assert all(line.startswith("error: ") for line in lines)
+
+
+def test_foreign_text_stays_text_in_the_short_report(made):
+    text = (made.folder / "report.md").read_text()
+    assert "<script>" not in text.split("## Environment")[0]
+    assert report._plain("| `c` | [x](y)") == r"\| \`c\` \| \[x\](y)"

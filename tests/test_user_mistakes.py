@@ -15,7 +15,7 @@ from models_factory import tiny_two_tower
 
 from xclip_module import assemble, distributed
 from xclip_module import run as run_module
-from xclip_module.config import Config, DataConfig, ModelConfig, resolve
+from xclip_module.config import Config, DataConfig, EvalConfig, ModelConfig, resolve
 from xclip_module.datasets.catalogue import load_corpus
 from xclip_module.datasets.cholec80 import load_cholec80
 from xclip_module.datasets.corpus import Corpus, Missing, Query, Video
@@ -283,6 +283,17 @@ def test_results_of_the_same_configuration_survive_a_run_that_fails(start, tmp_p
     assert "another configuration" not in text
 
 
+def test_what_killed_writes_have_left_is_removed_at_the_next_start(start, tmp_path):
+    assert start(leave_results)[0] == 0
+    folder = tmp_path / "runs" / "x"
+    left = [folder / ".metrics.json.a1b2c3d_", folder / "timelines" / ".a.png.zzzzzzzz"]
+    for path in left:
+        path.write_text("half")
+    assert start(fail)[0] == 3
+    assert not any(path.exists() for path in left)
+    assert (folder / "notes.txt").exists()
+
+
 # How a run ends
 
 
@@ -361,3 +372,13 @@ def test_a_run_is_named_by_the_digest_of_all_weights(tmp_path):
 
 def test_features_may_lie_above_the_runs(start, tmp_path):
     assert start(lambda config, run: None, f"--data.features={tmp_path}")[0] == 0
+
+
+def test_a_track_that_these_queries_have_not_is_refused_before_any_video_is_read(tmp_path):
+    config = Config(
+        data=DataConfig(video="data/demo/videos/video07.mp4", queries="one sentence"),
+        eval=EvalConfig(track="+query-set"),
+    )
+    run = run_module.Run(tmp_path, CPU, is_terminal=False)
+    with pytest.raises(ConfigError, match=r"these queries have similarity-only; try: --eval.track=similarity-only"):
+        assemble.set_up(config, run)

@@ -22,6 +22,7 @@ from xclip_module.distributed import World
 from xclip_module.errors import ConfigError, DataError, WeightsError
 from xclip_module.evaluation.encoding import encode_clips, encode_frames
 from xclip_module.evaluation.scoring import Curve, check_finite, score_stored
+from xclip_module.evaluation.tracks import PROCEDURE, QUERY_SET, SIMILARITY, TRACKS, has_query_set
 from xclip_module.interface import Embeddings, VideoTextModel
 from xclip_module.models import load_checkpoint, load_tokenizer, load_untrained
 from xclip_module.models.hub import locate
@@ -29,7 +30,7 @@ from xclip_module.progress import Progress
 from xclip_module.run import Run
 
 UNTRAINED = "untrained:"
-BACKGROUND = "background"
+BACKGROUND = "\nbackground"  # no prompt set is called so
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +61,10 @@ class Scored(NamedTuple):
 def set_up(config: Config, run: Run) -> Setup:
     """Corpus, model and encoded queries of a run, in that order, so that cheap mistakes show first."""
     corpus = load_corpus(config.data)
+    tracks = available_tracks(corpus)
+    if config.eval.track not in tracks:
+        why = f"these queries have {', '.join(tracks)}"
+        raise ConfigError(f"eval.track={config.eval.track}", why=why, attempt=f"--eval.track={tracks[-1]}")
     model = build_model(config, run.world)
     sampling = choose_sampling(config.data, clip_frames=model.clip_frames)
     if model.clip_frames not in (0, sampling.frames_per_clip):
@@ -75,6 +80,13 @@ def set_up(config: Config, run: Run) -> Setup:
     for name, group in sentences.items():
         rows[name] = slice(start, start := start + len(group))
     return Setup(corpus, model, text, rows, sampling, chosen, config.model.weights.startswith(UNTRAINED))
+
+
+def available_tracks(corpus: Corpus) -> tuple[str, ...]:
+    """The tracks that mean something for these queries; `similarity-only` always does."""
+    kinds = [query.kind for query in corpus.queries]
+    present = {SIMILARITY: True, QUERY_SET: has_query_set(kinds), PROCEDURE: bool(corpus.orders) and "phase" in kinds}
+    return tuple(track for track in TRACKS if present[track])
 
 
 def build_model(config: Config, world: World) -> VideoTextModel:

@@ -21,7 +21,9 @@ def read_json_lines(path: Path, required: Set[str], expected: str) -> Iterator[t
         attempt = f"iconv -f latin1 -t utf-8 {shlex.quote(str(path))}"
         raise DataError("unreadable file", path, f"not UTF-8 text: {error}", attempt) from error
     except OSError as error:
-        raise DataError("unreadable file", path, error.strerror or str(error), f"ls -l {path.parent}") from error
+        raise DataError(
+            "unreadable file", path, error.strerror or str(error), f"ls -l {shlex.quote(str(path.parent))}"
+        ) from error
     # JSON allows what splitlines() takes for the end of a line inside a string.
     for number, line in enumerate(text.split("\n"), start=1):
         place = f"{path}, line {number}"
@@ -29,7 +31,7 @@ def read_json_lines(path: Path, required: Set[str], expected: str) -> Iterator[t
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError("not JSON", place, f"{error}; expected {expected}") from error
         absent = sorted(required - set(row)) if isinstance(row, dict) else sorted(required)
         if absent or not isinstance(row, dict):

@@ -7,10 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from xclip_module.assemble import Scored, Setup, scored_splits
+from xclip_module.assemble import Scored, Setup, available_tracks, scored_splits
 from xclip_module.config import Config, EvalConfig
 from xclip_module.datasets.corpus import Corpus, Video
-from xclip_module.errors import ConfigError
 from xclip_module.evaluation import controls
 from xclip_module.evaluation.answers import Answer, Question, answer, describe
 from xclip_module.evaluation.bootstrap import draw_weights, intervals, paired_difference
@@ -18,7 +17,7 @@ from xclip_module.evaluation.frames import frame_pooled_map, labels_at, video_fi
 from xclip_module.evaluation.phases import phase_metrics
 from xclip_module.evaluation.scoring import Curve
 from xclip_module.evaluation.summary import Summary, summarise
-from xclip_module.evaluation.tracks import PROCEDURE, QUERY_SET, SIMILARITY, TRACKS, has_query_set
+from xclip_module.evaluation.tracks import SIMILARITY
 
 PRIOR = "time prior"
 
@@ -58,17 +57,10 @@ class _Judge(NamedTuple):
 
 
 def conclude(config: Config, setup: Setup, scored: Scored) -> Outcome:
-    """Answers of all videos under every track, and per split the metrics with controls and intervals.
-
-    Raises ConfigError when the chosen track does not exist for these queries.
-    """
+    """Answers of all videos under every track, and per split the metrics with controls and intervals."""
     corpus, stride = setup.corpus, setup.sampling.stride_seconds
     judge = _Judge(corpus, config.eval, stride, None)
-    tracks = available_tracks(corpus)
-    if config.eval.track not in tracks:
-        why = f"these queries have {', '.join(tracks)}"
-        raise ConfigError(f"eval.track={config.eval.track}", why=why, attempt=f"--eval.track={tracks[-1]}")
-    answers = {track: judge.answers(scored.curves, track) for track in tracks}
+    answers = {track: judge.answers(scored.curves, track) for track in available_tracks(corpus)}
     splits: dict[str, Any] = {}
     replicates: dict[str, np.ndarray] = {}
     for split in scored_splits(config, corpus) if corpus.moments else ():
@@ -76,13 +68,6 @@ def conclude(config: Config, setup: Setup, scored: Scored) -> Outcome:
         splits[split] = result
         replicates |= {f"{split}/{name}": values for name, values in drawn.items()}
     return Outcome({**_protocol(config, setup), "skipped": scored.skipped, "splits": splits}, answers, replicates)
-
-
-def available_tracks(corpus: Corpus) -> tuple[str, ...]:
-    """The tracks that mean something for these queries; `similarity-only` always does."""
-    kinds = [query.kind for query in corpus.queries]
-    present = {SIMILARITY: True, QUERY_SET: has_query_set(kinds), PROCEDURE: bool(corpus.orders) and "phase" in kinds}
-    return tuple(track for track in TRACKS if present[track])
 
 
 def _protocol(config: Config, setup: Setup) -> dict[str, Any]:
@@ -116,7 +101,8 @@ def _split(
     corpus, chosen = setup.corpus, config.eval.track
     ids = {video.id for video in corpus.of_split(split)} | {one.id for one in corpus.missing if one.split == split}
     curves = [curve for curve in scored.curves if curve.video in ids]
-    draws = config.eval.bootstrap if curves else 0
+    # One video drawn again and again says nothing about others.
+    draws = config.eval.bootstrap if len(curves) > 1 else 0
     weights = draw_weights(len(curves), draws, config.run.seed) if draws else None
     judge = _Judge(corpus, config.eval, setup.sampling.stride_seconds, weights)
     own = {track: [one for one in found if one.video in ids] for track, found in answers.items()}
@@ -172,15 +158,19 @@ def _controls(judge: _Judge, curves: Sequence[Curve], seed: int) -> tuple[dict[s
         "whole video": [_blind(one, {name: controls.whole_video(one.duration) for name in names}) for one in curves],
     }
     prior = None
-    if known := _training(judge.corpus):
-        means = [{name: controls.train_mean(known[name], one.duration) for name in names} for one in curves]
+    if _train(judge.corpus):
+        others = [_training(judge.corpus, without=one.video) for one in curves]
+        means = [
+            {name: controls.train_mean(known[name], one.duration) for name in names}
+            for one, known in zip(curves, others, strict=True)
+        ]
         found["train mean"] = [_blind(*both) for both in zip(curves, means, strict=True)]
         when = [
             one._replace(
                 scores=np.stack([controls.time_prior(known[name], one.times, one.duration) for name in names]),
                 background=None,
             )
-            for one in curves
+            for one, known in zip(curves, others, strict=True)
         ]
         prior = judge.summary(judge.answers(when, SIMILARITY))
     rows = {name: judge.summary(answers, has_draws=False).macro for name, answers in found.items()}
@@ -190,11 +180,9 @@ def _controls(judge: _Judge, curves: Sequence[Curve], seed: int) -> tuple[dict[s
     return rows, prior
 
 
-def _training(corpus: Corpus) -> dict[str, controls.Known]:
-    """Query -> its segments and the length of every annotated training video; empty without training videos."""
-    train = _train(corpus)
-    if not train:
-        return {}
+def _training(corpus: Corpus, *, without: str) -> dict[str, controls.Known]:
+    """Query -> its segments and the length of every annotated training video but one, which is to be judged itself."""
+    train = [video for video in _train(corpus) if video.id != without]
     return {
         query.name: [(corpus.moments[video.id].get(query.name, ()), video.label_seconds) for video in train]
         for query in corpus.queries

@@ -158,6 +158,7 @@ def _run(main: Callable[[Config, Run], Any], config: Config, run: Run) -> None:
     """`main` with its end, good or bad, in the log."""
     try:
         if run.world.is_main:
+            storage.remove_leftovers(run.folder)
             _set_aside(run.folder, config)
         run.write_json("config.json", schema.to_json(config))
         log.info("run folder %s", run.folder)

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,6 +64,13 @@ def write_bytes(path: Path, content: bytes) -> None:
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes what writes into `folder` that were killed have left; nobody else may write there meanwhile."""
+    for path in folder.rglob(".*"):
+        if re.fullmatch(r"\..+\.[a-z0-9_]{8}", path.name) and path.is_file():
+            path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, content: str) -> None:

@@ -1,9 +1,8 @@
 """Sentences for class names: our own sets in data/prompts/, or the user's by path."""
 
+import csv
 from collections.abc import Sequence
 from pathlib import Path
-
-import pandas as pd
 
 from xclip_module.errors import DataError
 
@@ -20,7 +19,7 @@ def prompt_file(name: str) -> Path:
     'class_names.csv'
     """
     path = Path(name or DEFAULT)
-    return path if path.suffix else _SHIPPED / f"{path.name}.csv"
+    return _SHIPPED / f"{path}.csv" if path.parts == (path.stem,) else path
 
 
 def prompt_sets(names: Sequence[str]) -> dict[str, Path]:
@@ -41,8 +40,10 @@ def read_prompts(path: Path, names: Sequence[str]) -> dict[str, str]:
 
     Raises DataError naming the missing classes, or the empty sentence.
     """
-    table = _table(path, ("query", "text"))
-    texts = dict(zip(table["query"], table["text"], strict=True))
+    rows = _rows(path, ("query", "text"))
+    texts = {row["query"]: row["text"] for row in rows}
+    if len(texts) < len(rows):
+        raise DataError("two sentences for one class", path, "expected one line a class", f"sort {path} | uniq -d")
     if missing := [name for name in names if not texts.get(name)]:
         raise DataError("prompts without a sentence", path, f"missing {', '.join(missing)}")
     return {name: texts[name] for name in names}
@@ -51,19 +52,26 @@ def read_prompts(path: Path, names: Sequence[str]) -> dict[str, str]:
 def read_background(name: str) -> tuple[str, ...]:
     """The sentences of a csv with a column text; "ours" = the shipped ones. Raises DataError when there is none."""
     path = prompt_file(_BACKGROUND if name == "ours" else name)
-    texts = tuple(text for text in _table(path, ("text",))["text"] if text)
+    texts = tuple(row["text"] for row in _rows(path, ("text",)) if row["text"])
     if not texts:
         raise DataError("no background sentence", path, "expected a csv with a column text")
     return texts
 
 
-def _table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
+def _rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
+    """The rows of a csv. Not by pandas: a comma too many in every row would shift its columns in silence."""
     expected = f"expected a csv with columns {','.join(columns)}"
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-        return pd.DataFrame({column: table[column].str.strip() for column in columns})
-    except KeyError as error:
-        raise DataError("unreadable prompts", path, f"no column {error}; {expected}") from error
-    except (OSError, ValueError) as error:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            rows = list(reader)
+    except (OSError, ValueError, csv.Error) as error:
         shown = f"shipped are {', '.join(sorted(file.stem for file in _SHIPPED.glob('*.csv')))}"
-        raise DataError("unreadable prompts", path, f"{error}; {expected}; {shown}") from error
+        raise DataError("unreadable prompts", path, f"{error}; {expected}; {shown}", f"head {path}") from error
+    if lacking := [name for name in columns if name not in (reader.fieldnames or ())]:
+        raise DataError("unreadable prompts", path, f"no column {', '.join(lacking)}; {expected}", f"head {path}")
+    for number, row in enumerate(rows, start=2):
+        if None in row or None in row.values():
+            why = f"other than {len(reader.fieldnames or ())} fields; put a sentence with commas in double quotes"
+            raise DataError("unreadable prompts", f"{path}, row {number}", why, f"head {path}")
+    return [{name: row[name].strip() for name in columns} for row in rows]

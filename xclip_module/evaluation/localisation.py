@@ -6,6 +6,7 @@ of any tool. T tIoU thresholds, V videos, B weightings of the videos. Times are 
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from xclip_module.errors import UserError
+from xclip_module import storage
+from xclip_module.errors import DiskError, UserError
 from xclip_module.evaluation.moment_files import read_files
 from xclip_module.evaluation.segments import (
     AVERAGED,
@@ -52,7 +54,7 @@ def localise_pairs(pairs: Sequence[Pair]) -> Localisation:
     """
     for pair in pairs:
         _check(pair)
-    videos = tuple(dict.fromkeys(pair.video for pair in pairs))
+    videos = tuple(sorted({pair.video for pair in pairs}))  # not as they come: equal scores are ordered by video
     places = {video: index for index, video in enumerate(videos)}
     by_query: dict[str, list[Pair]] = {}
     for pair in pairs:
@@ -149,8 +151,7 @@ def _presence(tops: Sequence[float | None], pairs: Sequence[Pair]) -> float | No
     labels = [bool(pair.truth) for pair in pairs]
     if all(labels) or not any(labels):
         return None
-    known = [top for top in tops if top is not None]
-    lowest = min(known, default=0.0) - 1.0
+    lowest = np.nextafter(min((top for top in tops if top is not None), default=0.0), -np.inf)
     return float(roc_auc_score(labels, [lowest if top is None else top for top in tops]))
 
 
@@ -201,7 +202,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     values = metrics(localise_pairs(read.pairs))
     text = json.dumps({**values, "left_out": read.left_out}) if chosen.json else _table(values, read.left_out)
-    sys.stdout.write(f"{text}\n")
+    try:
+        with storage.disk_errors(Path("standard output"), is_users_choice=True):
+            sys.stdout.write(f"{text}\n")
+            sys.stdout.flush()
+    except DiskError as error:
+        sys.stderr.write(f"error: {error}\n")
+        # What could not be written would be tried again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return error.exit_code
     return 0
 
 

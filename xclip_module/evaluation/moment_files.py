@@ -28,20 +28,31 @@ def read_files(predictions: Path, truth: Path, *, split: str = "") -> Read:
     """Every line of the ground truth with its predictions, found by qid; a line without predictions has none.
 
     Lines that hold no `relevant_windows` are not annotated, predictions of them or of unknown qids cannot be judged;
-    all are counted. With `split`, only lines whose field "split" says so are read, as a run's moments.jsonl has it.
+    all are counted. With `split`, only lines of the ground truth whose field "split" says so are read, as a run's
+    moments.jsonl has it, and predictions that name another split are passed over. Queries with a "name" are told apart
+    by it, others by their text.
     Raises DataError with file and line for what is malformed, NaN included.
     """
     left_out: Counter[str] = Counter()
     answers: dict[Any, tuple[str, Any, list[Moment]]] = {}
-    for place, row in _lines(predictions, {"qid", "pred_relevant_windows"}, _PREDICTION, split):
+    for place, row in _lines(predictions, {"qid", "pred_relevant_windows"}, _PREDICTION):
+        if split and row.get("split", split) != split:
+            continue
         moments = [Moment(*_numbers(w, 3, place, _PREDICTION)) for w in _list(row, "pred_relevant_windows", place)]
         kept = clean(moments, unique=False)
         left_out["predictions of no or negative length"] += kept.empty
         if row["qid"] in answers:
             raise DataError("repeated qid", place, f"{row['qid']!r} was predicted before")
         answers[row["qid"]] = (place, row.get("vid"), kept.kept)
-    pairs = list(_judged_lines(_lines(truth, {"qid", "query", "vid"}, _TRUTH, split), truth, answers, left_out))
+    lines = [
+        line for line in _lines(truth, {"qid", "query", "vid"}, _TRUTH) if not split or line[1].get("split") == split
+    ]
+    predicted = len(answers)
+    pairs = list(_judged_lines(lines, truth, answers, left_out))
     left_out["predicted queries without ground truth"] += len(answers)
+    if predicted and len(answers) == predicted and not split:
+        found = f"none of its {predicted} qids stands in {truth}"
+        raise DataError("predictions of other queries", predictions, found, "the same qids, numbers or texts, in both")
     if not pairs:
         raise DataError(
             "nothing to judge", truth, f"no line{f' of split {split}' * bool(split)} holds relevant_windows"
@@ -70,15 +81,17 @@ def _judged_lines(
         kept = clean(windows, unique=True)
         left_out["true segments of no or negative length"] += kept.empty
         left_out["repeated true segments"] += kept.repeated
-        yield Pair(str(row["query"]), str(row["vid"]), tuple(kept.kept), tuple(moments))
+        yield Pair(row.get("name") or row["query"], row["vid"], tuple(kept.kept), tuple(moments))
 
 
-def _lines(path: Path, required: set[str], expected: str, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def _lines(path: Path, required: set[str], expected: str) -> Iterator[tuple[str, dict[str, Any]]]:
     for place, row in read_json_lines(path, required, expected):
-        if not isinstance(row["qid"], str | int):
+        if not isinstance(row["qid"], str | int) or isinstance(row["qid"], bool):
             raise DataError("wrong qid", place, f"found {row['qid']!r}, expected a number or text")
-        if not split or row.get("split") == split:
-            yield place, row
+        for key in ("query", "vid", "name"):
+            if not isinstance(row.get(key, ""), str):
+                raise DataError(f"wrong {key}", place, f"found {str(row[key])[:60]}, expected text")
+        yield place, row
 
 
 def _list(row: Mapping[str, Any], key: str, place: str) -> list[Any]:
@@ -90,7 +103,7 @@ def _list(row: Mapping[str, Any], key: str, place: str) -> list[Any]:
 def _numbers(window: Any, count: int, place: str, expected: str) -> list[float]:
     try:
         numbers = [float(value) for value in window if not isinstance(value, str | bool)]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         numbers = []
     if len(numbers) != count or len(window) != count or not all(map(math.isfinite, numbers)):
         raise DataError("wrong segment", place, f"found {str(window)[:60]}; expected {expected}, finite numbers")

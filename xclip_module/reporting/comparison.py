@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xclip_module import storage
-from xclip_module.errors import DataError
+from xclip_module.errors import DataError, UserError
 from xclip_module.reporting import tables, verdicts
 from xclip_module.reporting.differences import Difference, bounds, paired
 from xclip_module.reporting.page import gap_table, render, split_gap
@@ -41,10 +41,21 @@ def write_comparison(folders: Sequence[Path], output: Path) -> Path:
     The first folder is what the others are compared with. Raises DataError for folders that are no runs or runs that
     cannot be compared.
     """
-    runs = read_runs(folders)
-    found = list(compare(runs))
-    storage.write_text(output / "comparison.csv", comparison_csv(runs, found))
-    storage.write_text(output / "comparison.html", comparison_page(runs, found))
+    try:
+        runs = read_runs(folders)
+        found = list(compare(runs))
+        texts = {"comparison.csv": comparison_csv(runs, found), "comparison.html": comparison_page(runs, found)}
+    except UserError:
+        raise
+    # Files that someone has edited may hold anything anywhere.
+    except (LookupError, TypeError, AttributeError, ValueError, RecursionError) as error:
+        names = ", ".join(map(str, folders))
+        reason = f"{type(error).__name__} {error}"[:200]
+        raise DataError("damaged metrics.json or bootstrap.npz", names, reason, "the runs again") from error
+    storage.make_folder(output)
+    for name, text in texts.items():
+        with storage.disk_errors(output / name, is_users_choice=True):
+            storage.write_text(output / name, text)
     return output / "comparison.html"
 
 

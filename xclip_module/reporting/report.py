@@ -1,10 +1,12 @@
 """report.md of one run, and the command that makes one page of several runs."""
 
 import argparse
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from xclip_module.errors import UserError
 from xclip_module.reporting.comparison import write_comparison
@@ -29,7 +31,7 @@ def markdown_report(metrics: Mapping[str, Any], *, answers: str, environment: st
         parts.append(_left_out(metrics["skipped"]))
     if answers:
         parts += ["## Best moments", f"```\n{answers}\n```"]
-    parts += [f"![{picture}]({picture})" for picture in pictures]
+    parts += [f"![{_plain(picture)}]({quote(picture)})" for picture in pictures]
     parts += ["## Environment", f"```\n{environment}\n```"]
     return "\n\n".join(parts) + "\n"
 
@@ -59,7 +61,7 @@ def _table(result: Mapping[str, Any]) -> str:
     """All queries under every track first, the controls under them, then every query under the run's track."""
     rows = [(f"**all queries, {name}**", track["macro"]) for name, track in result["tracks"].items()]
     rows += [(f"*{name} ({_WITHOUT.get(name, 'no pixels')})*", row) for name, row in result["controls"].items()]
-    rows += list(result["queries"].items())
+    rows += [(_plain(name), row) for name, row in result["queries"].items()]
     lines = ["| query | " + " | ".join(COLUMNS) + " | pairs |", "|---" * (len(COLUMNS) + 2) + "|"]
     for name, row in rows:
         cells = [_number(row.get(column)) for column in COLUMNS]
@@ -87,8 +89,13 @@ def _remarks(result: Mapping[str, Any]) -> list[str]:
 
 
 def _left_out(skipped: Mapping[str, str]) -> str:
-    listed = "\n".join(f"- {video}: {reason}" for video, reason in skipped.items())
+    listed = "\n".join(f"- {_plain(video)}: {_plain(reason)}" for video, reason in skipped.items())
     return f"**{len(skipped)} videos left out:**\n\n{listed}"
+
+
+def _plain(text: str) -> str:
+    """Foreign text that Markdown reads as nothing but text."""
+    return re.sub(r"([\\|`*_\[\]])", r"\\\1", " ".join(text.split())).replace("<", "&lt;")
 
 
 def _number(value: float | None) -> str:

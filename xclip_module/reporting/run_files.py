@@ -37,6 +37,10 @@ def read_runs(folders: Sequence[Path]) -> list[RunFiles]:
     Raises DataError for a folder or file that is missing, damaged, or without a bootstrap to compare by, and for runs
     that cannot be compared; see `check_same_task`.
     """
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise DataError(
+            "one run given twice", ", ".join(map(str, folders)), "expected different run folders", "ls runs"
+        )
     names = [folder.resolve().name for folder in folders]
     runs = [
         _read(folder, name if names.count(name) == 1 else str(folder))
