@@ -1,6 +1,7 @@
 """The words that models and everything else exchange.
 
-B batch, L tokens, D embedding width, T frames of a clip, N frames, W word slots, H picture side.
+B batch, L tokens, D embedding width, T frames of a clip, N frames, W word slots, H picture side; of a training batch
+also U distinct sentences and b clips of this process.
 """
 
 from typing import NamedTuple, Protocol
@@ -19,6 +20,27 @@ class Embeddings(NamedTuple):
     pooled: Tensor
     tokens: Tensor
     mask: Tensor
+
+
+class Batch(NamedTuple):
+    """What one step of the optimizer learns from: the plan of all processes, and this one's share of the pixels.
+
+    frames: [b, T, 3, H, H] uint8, the clips `start` to `start + b` of the B.
+    input_ids, mask: [U, W] the distinct sentences of all processes' samples.
+    sentences: [B] int64, the row among them of each sample's own sentence.
+    positives: [U, B] bool, True where a sentence holds in a clip.
+    unknown: [U, B] bool, True where nobody has said whether it does: such a pair takes no part.
+    names: [B] which clip, for messages ("video01 at 12.5 s").
+    """
+
+    frames: Tensor
+    start: int
+    input_ids: Tensor
+    mask: Tensor
+    sentences: Tensor
+    positives: Tensor
+    unknown: Tensor
+    names: tuple[str, ...]
 
 
 class Picture(NamedTuple):

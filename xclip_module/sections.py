@@ -1,0 +1,221 @@
+"""The sections of the configuration: every key, its type, default, unit and reason."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+AUTO = "auto"
+# finetune.micro_batch_size=auto.
+FIND = -1
+
+
+def _key(
+    default: Any,
+    reason: str,
+    *,
+    choices: Sequence[str] = (),
+    least: float = -math.inf,
+    most: float = math.inf,
+    words: Mapping[str, Any] | None = None,
+    is_free: bool = False,
+) -> Any:
+    """A key of the schema; its default is allowed whatever the limits say, for a 0 that means "the data set's own".
+
+    words: what a word on the command line stands for.  is_free: a run that was begun may go on with another value,
+    because its results are the same up to rounding.
+    """
+    rules = {"choices": tuple(choices), "least": least, "most": most, "words": words or {}, "is_free": is_free}
+    return field(default=default, metadata={"reason": reason, **rules})
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Where a run writes and on what it computes."""
+
+    root: str = _key("runs", "folder that holds all runs and the feature store", is_free=True)
+    name: str = _key(
+        "",
+        "run folder under root; empty = script, data set and UTC time (run_finetune: and configuration)",
+        is_free=True,
+    )
+    seed: int = _key(42, "seed of everything that is drawn", least=0, most=2**63 - 1)
+    device: str = _key(AUTO, "auto = CUDA where there is one", choices=(AUTO, "cpu", "cuda"), is_free=True)
+    deterministic: bool = _key(False, "ask torch for algorithms that give the same bits every time, at some speed")
+    precision: str = _key(
+        AUTO,
+        "of the towers; auto = fp16 on CUDA, bf16 on a CPU with bf16 units, else fp32",
+        choices=(AUTO, "fp32", "fp16", "bf16"),
+    )
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What is searched, for what, and how it is cut into clips."""
+
+    name: str = _key("demo", "data set", choices=("demo", "cholec80", "moments"))
+    root: str = _key("", "folder of the data set; empty = data/<name>")
+    annotations: str = _key("", "moments: a .csv of triplets or a QVHighlights-style .jsonl")
+    video: str = _key("", "search this file (or every video of this folder) instead of a data set; needs queries")
+    queries: str = _key("", "sentences to look for, ';' between them; empty = the data set's own prompts")
+    prompts: str = _key(
+        "", "cholec80, demo: a csv with columns query,text, or a name in data/prompts; empty = clinical"
+    )
+    splits: str = _key("32/8/40", "Cholec80 split by name", choices=("32/8/40", "40/8/32", "40/40"))
+    evaluate: tuple[str, ...] = _key(("val", "test"), "splits that are scored", choices=("train", "val", "test", "all"))
+    clip_seconds: float = _key(0.0, "length of one clip in seconds; 0 = the data set's own", least=0.01)
+    frames_per_clip: int = _key(0, "frames of a clip; 0 = what the checkpoint takes, else the data set's own", least=0)
+    stride_seconds: float = _key(0.0, "seconds between two scores of a curve; 0 = the data set's own", least=0.01)
+    crop: str = _key("center", "how 16:9 becomes square", choices=("center", "squash", "pad"))
+    decoder: str = _key(AUTO, "auto = the fastest that reads the file right", choices=(AUTO, "decord", "pyav"))
+    decode_threads: int = _key(0, "reading threads; 0 = one per two cores, at most 8", least=0, is_free=True)
+    decode_timeout_seconds: float = _key(
+        120.0, "a decoder that gives no answer for so long is called hung", least=1, is_free=True
+    )
+    skip_unreadable: bool = _key(False, "leave out videos that cannot be read; the report counts them")
+    frame_fps: float = _key(0.0, "extracted frames per second of video; 0 = found from their numbers", least=0)
+    frame_base: int = _key(-1, "number of the first extracted frame; -1 = found", least=-1)
+    features: str = _key("", "folder of the feature store; empty = <run.root>/features", is_free=True)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Which weights, and how they are read."""
+
+    weights: str = _key(
+        "untrained:data/demo/model", "file, folder or hub name; untrained:FOLDER = random weights of that shape"
+    )
+    tokenizer: str = _key("", "folder or CLIP merges file; empty = the one that comes with the weights")
+    family: str = _key(
+        AUTO, "auto = what the tensors say; plain CLIP becomes xclip", choices=(AUTO, "xclip", "clip4clip")
+    )
+    header: str = _key(
+        AUTO,
+        "temporal header; auto = the checkpoint's, mean for plain CLIP",
+        choices=(AUTO, "mean", "transformer", "lstm"),
+    )
+    max_words: int = _key(0, "token slots of a query; 0 = the checkpoint's, 32 for plain CLIP", least=3)
+    padding: str = _key(
+        AUTO,
+        "official = empty word and frame slots take part, as released; auto = official for official checkpoints",
+        choices=(AUTO, "official", "masked"),
+    )
+    attention: str = _key("sdpa", "kernel of the towers", choices=("sdpa", "eager", "flash_attention_2"))
+    frames_per_forward: int = _key(64, "frames in one forward of the vision tower", least=1)
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """How curves become moments, and what they are compared with."""
+
+    track: str = _key(
+        "similarity-only",
+        "what moments may know beside the similarity; all tracks that there are stand in the report",
+        choices=("similarity-only", "+query-set", "+procedure-order"),
+    )
+    smooth_seconds: float = _key(
+        0.0,
+        "standard deviation of the Gaussian over a curve, phases and free sentences; 0 = two strides",
+        least=0,
+        most=1e5,
+    )
+    query_norm: str = _key("mean", "+query-set: how queries compare at a time", choices=("mean", "softmax"))
+    softmax_temperature: float = _key(0.5, "+query-set with softmax: of the z-scores", least=0.01)
+    generator: str = _key("union", "where candidates come from", choices=("union", "scan", "watershed"))
+    levels: int = _key(24, "flooding levels of the watershed", least=1)
+    refine_seconds: float = _key(0.0, "how far an edge may move at last; 0 = as the Gaussian", least=0)
+    nms_tiou: float = _key(0.3, "a moment that overlaps a better one by more is dropped", least=0)
+    tool_smooth_seconds: float = _key(0.0, "the Gaussian for tools; 0 = one stride", least=0, most=1e5)
+    tool_gap_seconds: float = _key(0.0, "tools: gaps so short are joined; 0 = two strides", least=0)
+    tool_hysteresis: float = _key(
+        0.25, "tools: a run ends so far below Otsu's threshold, as a share of the way to the background", least=0
+    )
+    moments_per_query: int = _key(20, "ranked moments kept per video and query", least=1)
+    show_moments: int = _key(3, "best moments per query printed for one's own recording", least=1)
+    background: str = _key("", "csv of sentences that fit any picture, taken away from every score; ours = the shipped")
+    prompt_sets: tuple[str, ...] = _key(
+        (), "further csv files of prompts (names in data/prompts, or paths) for mean and range; all = every shipped one"
+    )
+    bootstrap: int = _key(1000, "draws of videos behind the 95 % intervals; 0 = none", least=0)
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """How the weights are trained (run_finetune.py)."""
+
+    loss: str = _key(
+        "multi_positive",
+        "every clip in which a sentence holds is a positive; infonce = only its own; masked = others of its class take "
+        "no part; classification = softmax over the sentences of the data set",
+        choices=("multi_positive", "infonce", "masked", "classification"),
+    )
+    use_tools: bool = _key(True, "the sentences of visible tools are trained too, as further positives of a clip")
+    prompt_sets: tuple[str, ...] = _key(
+        (), "further csv files of prompts (names in data/prompts, or paths): each time one sentence of a class is drawn"
+    )
+    batch_size: int = _key(64, "clips behind one step of the optimizer, over all processes", least=1)
+    micro_batch_size: int = _key(
+        0,
+        "clips in one forward of one process; auto = found by trying; 0 = all of its share",
+        words={AUTO: FIND},
+        least=FIND,
+        is_free=True,
+    )
+    drop_last: bool = _key(False, "leave out an epoch's last batch where it is smaller")
+    epochs: float = _key(10.0, "how often every clip is drawn", least=0)
+    lr: float = _key(1e-4, "peak learning rate of modules that are not pretrained", least=0)
+    pretrained_lr_scale: float = _key(0.1, "of the pretrained towers, times lr (coef_lr)", least=0)
+    optimizer: str = _key("adamw", "bertadam = the released recipe's", choices=("adamw", "bertadam"))
+    weight_decay: float = _key(0.05, "decoupled, of matrices (bertadam: of all but biases)", least=0)
+    warmup: float = _key(0.1, "share of the steps with a rising learning rate", least=0, most=1)
+    max_grad_norm: float = _key(1.0, "gradients are scaled down to this norm; 0 = never", least=0)
+    max_logit_scale: float = _key(100.0, "the factor on cosines stays below", least=1)
+    freeze_layers: int = _key(
+        -1, "blocks of each tower, from the bottom, that stay as they are, with all embeddings; -1 = none", least=-1
+    )
+    activation_checkpointing: bool = _key(
+        False, "towers compute activations twice and keep few: less memory, a third more time", is_free=True
+    )
+    clip_stride_seconds: float = _key(0.0, "seconds between the clips of an epoch; 0 = data.stride_seconds", least=0.01)
+    jitter_seconds: float = _key(0.5, "a clip moves by up to so much, either way", least=0)
+    crop_scale: float = _key(
+        0.7, "least share of the picture that a random crop keeps; 1 = no crop", least=0.05, most=1
+    )
+    flip: float = _key(0.0, "share of clips that are mirrored; anatomy is not symmetric", least=0, most=1)
+    colour: float = _key(0.2, "strength of changes in brightness, contrast and saturation", least=0, most=1)
+    balance_phases: bool = _key(False, "draw every phase equally often")
+    hard_negatives: float = _key(
+        0.0, "share of a batch that comes from the phase beside another clip's own, same video", least=0, most=0.5
+    )
+    frames: str = _key(
+        "cache",
+        "training frames come from JPEG files made once, or straight from the video",
+        choices=("cache", "video"),
+    )
+    cache: str = _key("", "folder of these files and of the validation frames; empty = <run.root>/frames", is_free=True)
+    cache_fps: float = _key(0.0, "frames per second in them, a multiple of the clips' own; 0 = the clips' own", least=0)
+    load_threads: int = _key(
+        0, "threads that prepare clips; 0 = one per core but one, at most 16", least=0, is_free=True
+    )
+    validate_every_steps: int = _key(0, "0 = after every epoch", least=0)
+    monitor: str = _key(
+        "mAP@0.5",
+        "val number that chooses the best checkpoint",
+        choices=("mAP@0.5", "AUROC", "AUPRC", "R1@0.5", "mIoU"),
+    )
+    patience: int = _key(0, "stop after so many validations without a better one; 0 = never", least=0)
+    save_every_steps: int = _key(200, "a kill costs no more than so many steps", least=1, is_free=True)
+    log_every_steps: int = _key(20, "a line in the log and in metrics.jsonl", least=1, is_free=True)
+    max_skipped_steps: int = _key(20, "so many steps in a row with infinite or NaN gradients end the run", least=1)
+    export: str = _key("fp32", "precision of the best weights' file", choices=("fp32", "fp16"))
+
+
+@dataclass(frozen=True)
+class Config:
+    """One run's choices, by section."""
+
+    run: RunConfig = field(default_factory=RunConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
