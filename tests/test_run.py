@@ -11,8 +11,7 @@ import time
 import pytest
 import torch
 
-from xclip_module import distributed, environment, precision
-from xclip_module import run as run_module
+from xclip_module import distributed, environment, precision, run_folder
 from xclip_module.config import Config, RunConfig
 from xclip_module.errors import (
     ConfigError,
@@ -113,7 +112,7 @@ def test_a_second_start_of_the_same_run_says_who_holds_it(start):
         config = Config(run=RunConfig(root=str(folder.parent), name=folder.name))
         with contextlib.ExitStack() as stack:
             try:
-                run_module._claim(config, "run_test", stack)
+                run_folder.claim(config, "run_test", stack)
             except ConfigError as error:
                 return str(error)
         return "claimed"

@@ -264,7 +264,14 @@ def test_results_of_another_configuration_move_to_a_folder_of_their_own_and_none
     (folder / "traceback-rank0.txt").write_text("old")
     code, text = start(fail, "--data.crop=pad")
     assert code == 3
-    assert {path.name for path in folder.iterdir()} == {"config.json", "log.txt", "lock", "notes.txt", "replaced-1"}
+    assert {path.name for path in folder.iterdir()} == {
+        "config.json",
+        "log.txt",
+        "lock",
+        "notes.txt",
+        "replaced-1",
+        "status.json",
+    }
     assert str(folder / "replaced-1") in text
     assert (folder / "replaced-1" / "timelines" / "a.png").read_text() == "old"
     assert json.loads((folder / "replaced-1" / "config.json").read_text())["data"]["crop"] == "center"

@@ -1,20 +1,27 @@
 """All that differs between one process and several under torchrun."""
 
+import contextlib
+import ctypes
 import datetime
 import os
 import re
-from collections.abc import Sequence
+import signal
+import sys
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
 
-from xclip_module.errors import ConfigError, UserError
+from xclip_module.errors import ConfigError, PeerError
 
 T = TypeVar("T")
 
 # Ranks finish their videos hours apart; a rank that dies is torchrun's business, which ends the others.
 _PATIENCE = datetime.timedelta(days=30)
+# Inside a training step all ranks do the same work: one that is so late hangs.
+_STEP_PATIENCE = datetime.timedelta(minutes=10)
+_PARENT_DEATH = 1  # PR_SET_PDEATHSIG
 
 
 class World(NamedTuple):
@@ -44,9 +51,21 @@ def start(device: str) -> World:
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
     if size > 1:
-        # Only Python objects travel so far, so gloo serves both devices.
-        dist.init_process_group("gloo", timeout=_PATIENCE)
+        _end_with_parent()
+        dist.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo", timeout=_PATIENCE)
     return World(rank, size, chosen)
+
+
+def _end_with_parent() -> None:
+    """A torchrun that is killed cannot end its processes, which would hold their GPUs for ever."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_PARENT_DEATH, signal.SIGTERM)
+
+
+def step_group(world: World) -> Any:
+    """The process group for what happens inside a training step, where a hang shows after ten minutes; None for one."""
+    return dist.new_group(timeout=_STEP_PATIENCE) if world.size > 1 else None
 
 
 def stop(world: World) -> None:
@@ -67,16 +86,23 @@ def shard(items: Sequence[T], world: World) -> list[T]:
 def gather(value: Any, world: World) -> list[Any]:
     """Every rank's value, by rank, on every rank; uneven and nested values are fine.
 
-    Raises UserError when another rank has ended, which has said why itself.
+    Raises PeerError when another rank has ended, which has said why itself.
     """
     if world.size == 1:
         return [value]
     values = [None] * world.size
-    try:
+    with peer_errors():
         dist.all_gather_object(values, value)
-    except RuntimeError as error:
-        # gloo has no class of its own for a peer that hung up.
-        if not re.search("gloo|connection", str(error), re.IGNORECASE):
-            raise
-        raise UserError("another process ended", why="its own line says why") from error
     return values
+
+
+@contextlib.contextmanager
+def peer_errors() -> Iterator[None]:
+    """Turns what a collective raises when another rank has ended into PeerError."""
+    try:
+        yield
+    except RuntimeError as error:
+        # gloo and NCCL have no class of their own for a peer that hung up.
+        if not re.search("gloo|nccl|connection", str(error), re.IGNORECASE):
+            raise
+        raise PeerError("another process ended", why="its own line says why") from error

@@ -22,6 +22,10 @@ class UserError(ValueError):
         super().__init__(" ".join(line.split()).encode(errors="backslashreplace").decode())
 
 
+class PeerError(UserError):
+    """Another process of this run has ended, and has said why itself."""
+
+
 class ConfigError(UserError):
     """A key, value or flag that the configuration does not know or allow."""
 

@@ -4,14 +4,11 @@ import contextlib
 import datetime
 import difflib
 import errno
-import fcntl
-import itertools
 import json
 import logging
 import os
 import re
 import runpy
-import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -21,29 +18,29 @@ from typing import Any, NoReturn
 import torch
 
 from xclip_module import config as schema
-from xclip_module import distributed, environment, storage
+from xclip_module import distributed, environment, run_folder, storage
 from xclip_module.config import Config
 from xclip_module.distributed import World
-from xclip_module.errors import STOPPED, ConfigError, DiskError, MemoryShortage, UserError
+from xclip_module.errors import STOPPED, ConfigError, DiskError, MemoryShortage, PeerError, UserError
 from xclip_module.protocols import find_protocol
+from xclip_module.signals import Signals
+from xclip_module.status import Status
 
 log = logging.getLogger("xclip_module")
 
-# What a finished run leaves, as patterns in the run folder.
-_RESULTS = (
-    *("scores.npz", "moments.jsonl", "metrics.json", "bootstrap.npz", "environment.json"),
-    *("report.*", "timelines", "pictures", "traceback*"),
-)
-# Keys that say where and on what, not what.
-_PLACES = {"run.root", "run.name", "run.device"}
+Main = Callable[[Config, "Run"], Any]
+# Also told whether the check is the deep one.
+Check = Callable[[Config, "Run", bool], Any]
 
 
 class Run:
     """One run's folder `<run.root>/<run.name>/`: only the main process writes, every process may ask."""
 
-    def __init__(self, folder: Path, world: World, *, is_terminal: bool):
+    def __init__(self, folder: Path, world: World, *, is_terminal: bool, signals: Signals | None = None):
         """An existing folder; `is_terminal` says whether people watch."""
         self.folder, self.world, self.is_terminal = folder, world, is_terminal
+        self.signals = signals or Signals()
+        self.status = Status(folder, world.rank)
 
     def write_json(self, name: str, value: Any) -> None:
         """Writes `<folder>/<name>` atomically."""
@@ -68,6 +65,14 @@ class Run:
             with storage.disk_errors(path), path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"time": now, **row}) + "\n")
 
+    def rewind(self, step: int) -> None:
+        """Takes back the rows of metrics.jsonl that a run which goes on from `step` will write again."""
+        path = self.folder / "metrics.jsonl"
+        if self.world.is_main and path.exists():
+            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+            kept = [line for line in lines if line.endswith("\n") and json.loads(line).get("step", 0) <= step]
+            storage.write_text(path, "".join(kept))
+
     def describe_environment(self, settings: dict[str, Any]) -> str:
         """Writes environment.json and returns the same as a block to paste."""
         report = environment.describe(self.world.device, world_size=self.world.size, settings=settings)
@@ -75,18 +80,28 @@ class Run:
         return environment.as_block(report)
 
 
-def launch(main: Callable[[Config, Run], Any], *, script: str, arguments: Sequence[str] | None = None) -> NoReturn:
+def launch(
+    main: Main,
+    *,
+    script: str,
+    arguments: Sequence[str] | None = None,
+    check: Check | None = None,
+    goes_on: bool = False,
+) -> NoReturn:
     """Runs `main(config, run)` as the program `script` and exits with the documented code.
 
     The user's values come from `xclip_config.py` beside the script, then from the command line. A `UserError` is one
     line `error: …`; anything unforeseen leaves its traceback in the run folder. Where this process is another program
     than `script`, the end is a SystemExit for it to catch.
+
+    check: what `--check` and `--check=deep` run instead of `main`, in a run folder of its own.
+    goes_on: the same command finds its own run again, also without a name.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     is_program = Path(sys.argv[0]).resolve() == Path(script).resolve()
     code: Any = 0
     try:
-        _launch(main, script, arguments)
+        _launch(main, script, arguments, check, goes_on)
     except SystemExit as end:
         code = end.code
     if is_program:
@@ -94,20 +109,40 @@ def launch(main: Callable[[Config, Run], Any], *, script: str, arguments: Sequen
     sys.exit(code)
 
 
-def _launch(main: Callable[[Config, Run], Any], script: str, arguments: Sequence[str]) -> None:
+def _launch(main: Main, script: str, arguments: Sequence[str], check: Check | None, goes_on: bool) -> None:
     world = World(0, 1, torch.device("cpu"))
+    signals = Signals()
     try:
         if "--help" in arguments or "-h" in arguments:
-            _say(f"python {Path(script).name} [--protocol=NAME] [--section.key=value …]\n{schema.describe()}")
+            more = " [--check | --check=deep]" if check else ""
+            _say(f"python {Path(script).name}{more} [--protocol=NAME] [--section.key=value …]\n{schema.describe()}")
             return
-        config = load_config(Path(script).with_name("xclip_config.py"), arguments)
-        _catch_signals()
+        checks = [word for word in arguments if check and word in ("--check", "--check=deep")]
+        config = load_config(Path(script).with_name("xclip_config.py"), [w for w in arguments if w not in checks])
+        if check and checks:
+            main, goes_on = _check_instead(check, is_deep="--check=deep" in checks), False
+            config = schema.override(config, {"run.name": ""})
+        signals.catch()
+        _make_deterministic(config.run.deterministic)
         world = distributed.start(config.run.device)
-        with _run_folder(config, world, Path(script).stem) as folder, _logging(folder, world):
-            _run(main, config, Run(folder, world, is_terminal=sys.stderr.isatty()))
+        name = f"check_{Path(script).stem}" if checks else Path(script).stem
+        with run_folder.hold_folder(config, world, name, goes_on=goes_on) as folder, _logging(folder, world):
+            _run(main, config, Run(folder, world, is_terminal=sys.stderr.isatty(), signals=signals))
         distributed.stop(world)
     except BaseException as error:
         _end(error, None, world)
+
+
+def _check_instead(check: Check, *, is_deep: bool) -> Main:
+    return lambda config, run: check(config, run, is_deep)
+
+
+def _make_deterministic(is_asked: bool) -> None:
+    """Asks torch for the same bits every time; cuBLAS reads its part of it before the first use of the GPU."""
+    if is_asked:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(is_asked)
 
 
 def _leave(code: Any) -> NoReturn:
@@ -154,112 +189,18 @@ def _explain(message: str) -> str:
     return f"unknown key {found[2]} in {found[1]}; {hint}"
 
 
-def _run(main: Callable[[Config, Run], Any], config: Config, run: Run) -> None:
-    """`main` with its end, good or bad, in the log."""
+def _run(main: Main, config: Config, run: Run) -> None:
+    """`main` with its end, good or bad, in the log and in status.json."""
     try:
         if run.world.is_main:
-            storage.remove_leftovers(run.folder)
-            _set_aside(run.folder, config)
+            run_folder.prepare(run.folder, config)
         run.write_json("config.json", schema.to_json(config))
+        run.status.update(phase="start")
         log.info("run folder %s", run.folder)
         main(config, run)
+        run.status.end(0)
     except BaseException as error:
-        _end(error, run.folder, run.world)
-
-
-def _set_aside(folder: Path, config: Config) -> None:
-    """Moves the results of another configuration to a folder of their own: they fit this one's config.json no more."""
-    try:
-        kept = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        kept = None
-    if kept is not None and _what(kept) == _what(schema.to_json(config)):
-        return
-    old = [path for pattern in _RESULTS for path in sorted(folder.glob(pattern))]
-    if not old:
-        return
-    place = next(path for n in itertools.count(1) if not (path := folder / f"replaced-{n}").exists())
-    with storage.disk_errors(place):
-        place.mkdir()
-        for path in [*old, *folder.glob("config.json")]:
-            path.rename(place / path.name)
-    log.warning("%s held results of another configuration, now in %s", folder, place)
-
-
-def _what(values: Any) -> Any:
-    """A configuration as JSON without the keys that only say where it runs."""
-    sections = values.items() if isinstance(values, dict) else ()
-    return {
-        f"{section}.{key}": value
-        for section, part in sections
-        if isinstance(part, dict)
-        for key, value in part.items()
-        if f"{section}.{key}" not in _PLACES
-    }
-
-
-def _catch_signals() -> None:
-    def stop(number: int, _: Any) -> NoReturn:
-        raise KeyboardInterrupt(signal.Signals(number).name)
-
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        # What the caller ignores stays ignored: nohup, a job in the background.
-        if signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, stop)
-
-
-@contextlib.contextmanager
-def _run_folder(config: Config, world: World, script: str) -> Iterator[Path]:
-    """The run's folder, the same on every rank, held by one run at a time."""
-    with contextlib.ExitStack() as stack:
-        folder = _claim(config, script, stack) if world.is_main else None
-        yield next(name for name in distributed.gather(folder, world) if name is not None)
-
-
-def _claim(config: Config, script: str, stack: contextlib.ExitStack) -> Path:
-    root, name = Path(config.run.root), config.run.name
-    if name:
-        _check_name(config)
-    else:
-        now = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
-        name = f"{script.removeprefix('run_')}-{'video' if config.data.video else config.data.name}-{now}"
-    storage.make_folder(root)
-    names = [name] if config.run.name else [name, *(f"{name}-{number}" for number in range(2, 100))]
-    for candidate in names:
-        folder = root / candidate
-        if not config.run.name and folder.exists():
-            continue  # another start in the same second
-        storage.make_folder(folder)
-        if _lock(folder, stack):
-            return folder
-    holder = (root / names[0] / "lock").read_text().strip()
-    raise ConfigError("this run is already going", root / names[0], f"held by {holder}", "another --run.name=NAME")
-
-
-def _check_name(config: Config) -> None:
-    """Refuses a run folder that would lie outside run.root or among the stored features."""
-    places = config.run.root, Path(config.run.root, config.run.name), config.data.features
-    root, folder, features = (Path(os.path.normpath(Path(place).absolute())) for place in places)
-    features = features if config.data.features else root / "features"
-    why = "" if root in folder.parents else f"it is no folder under {root}"
-    if root in features.parents and features in (folder, *folder.parents):
-        why = f"{features} holds the stored features"
-    if why:
-        raise ConfigError(f"run.name={config.run.name}", why=why, attempt="--run.name=NAME")
-
-
-def _lock(folder: Path, stack: contextlib.ExitStack) -> bool:
-    with storage.disk_errors(folder / "lock", is_users_choice=True):
-        file = stack.enter_context((folder / "lock").open("a+", buffering=1, encoding="utf-8"))
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        is_held = error.errno in (errno.EWOULDBLOCK, errno.EACCES)
-        return not is_held  # anything else: a file system without locks
-    with storage.disk_errors(folder / "lock"):
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {os.uname().nodename}\n")
-    return True
+        _end(error, run, run.world)
 
 
 @contextlib.contextmanager
@@ -286,38 +227,45 @@ def _logging(folder: Path, world: World) -> Iterator[None]:
                 handler.close()
 
 
-def _end(error: BaseException, folder: Path | None, world: World) -> NoReturn:
+def _end(error: BaseException, run: Run | None, world: World) -> NoReturn:
     """One line and the documented exit code for whatever ended the run."""
     if isinstance(error, SystemExit):
         raise error
-    if isinstance(error, KeyboardInterrupt):
-        name = str(error) or "SIGINT"
-        _fail(f"stopped by {name}: everything stored is kept; try: the same command again goes on from there", STOPPED)
-    is_towers = isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-    if is_towers or isinstance(error, MemoryError):
-        attempt = "--model.frames_per_forward=16 (or smaller)" if is_towers else "--data.stride_seconds=10 (or larger)"
-        error = MemoryShortage("out of memory", world.device, str(error).split(".")[0], attempt)
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        error = DiskError("disk full", error.filename or folder or "", attempt="free space, or --run.root=FOLDER")
-    if isinstance(error, UserError):
-        _fail(str(error), error.exit_code)
-    text = "".join(traceback.format_exception(error))
-    _say(text, sys.stderr)
-    place = "the traceback above"
-    if folder is not None:
-        with contextlib.suppress(OSError):
-            (folder / f"traceback-rank{world.rank}.txt").write_text(text)
-            place = str(folder / f"traceback-rank{world.rank}.txt")
-    _fail(f"a defect of this program: {type(error).__name__}: {place}; try: report it with that traceback", 1)
-
-
-def _fail(line: str, code: int) -> NoReturn:
+    code, line = _explained(error, run, world)
     text = f"error: {' '.join(line.split())}"
+    if run is not None:
+        with contextlib.suppress(DiskError):
+            run.status.end(code, text, is_echo=isinstance(error, PeerError))
     if log.handlers:
         log.error("%s", text)
     else:
         _say(text, sys.stderr)
     sys.exit(code)
+
+
+def _explained(error: BaseException, run: Run | None, world: World) -> tuple[int, str]:
+    """Exit code and line; a defect's traceback goes to the screen and the run folder."""
+    if isinstance(error, KeyboardInterrupt):
+        name = str(error) or "SIGINT"
+        return STOPPED, f"stopped by {name}: everything stored is kept; try: the same command again goes on from there"
+    is_towers = isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    if is_towers or isinstance(error, MemoryError):
+        attempt = "--model.frames_per_forward=16 (or smaller)" if is_towers else "--data.stride_seconds=10 (or larger)"
+        error = MemoryShortage("out of memory", world.device, str(error).split(".")[0], attempt)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        error = DiskError(
+            "disk full", error.filename or (run.folder if run else ""), attempt="free space, or --run.root=FOLDER"
+        )
+    if isinstance(error, UserError):
+        return error.exit_code, str(error)
+    text = "".join(traceback.format_exception(error))
+    _say(text, sys.stderr)
+    place = "the traceback above"
+    if run is not None:
+        with contextlib.suppress(OSError):
+            (run.folder / f"traceback-rank{world.rank}.txt").write_text(text)
+            place = str(run.folder / f"traceback-rank{world.rank}.txt")
+    return 1, f"a defect of this program: {type(error).__name__}: {place}; try: report it with that traceback"
 
 
 def _say(text: str, stream: Any = None) -> None:
