@@ -19,7 +19,8 @@ from xclip_module.models import load_checkpoint, load_untrained, save_model
 from xclip_module.models.archive import read_script_archive
 from xclip_module.models.files import read_state
 from xclip_module.models.official import GRAINED, from_official, to_official
-from xclip_module.models.weights import _spec_from_json, spec_to_json
+from xclip_module.models.saving import spec_to_json
+from xclip_module.models.weights import _spec_from_json
 
 GOLDEN = Path(__file__).parent / "golden" / "clip4clip"
 KINDS = [

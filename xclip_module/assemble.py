@@ -26,6 +26,7 @@ from xclip_module.evaluation.tracks import PROCEDURE, QUERY_SET, SIMILARITY, TRA
 from xclip_module.interface import Embeddings, VideoTextModel
 from xclip_module.models import load_checkpoint, load_tokenizer, load_untrained
 from xclip_module.models.hub import locate
+from xclip_module.models.tokenizer import Tokens
 from xclip_module.progress import Progress
 from xclip_module.run import Run
 
@@ -61,11 +62,34 @@ class Scored(NamedTuple):
 def set_up(config: Config, run: Run) -> Setup:
     """Corpus, model and encoded queries of a run, in that order, so that cheap mistakes show first."""
     corpus = load_corpus(config.data)
+    check_track(config, corpus)
+    return encode_queries(config, corpus, build_model(config, run.world), run.world)
+
+
+def check_track(config: Config, corpus: Corpus) -> None:
+    """Raises ConfigError for a track that these queries have not."""
     tracks = available_tracks(corpus)
     if config.eval.track not in tracks:
         why = f"these queries have {', '.join(tracks)}"
         raise ConfigError(f"eval.track={config.eval.track}", why=why, attempt=f"--eval.track={tracks[-1]}")
-    model = build_model(config, run.world)
+
+
+def encode_queries(config: Config, corpus: Corpus, model: VideoTextModel, world: World) -> Setup:
+    """What scoring needs beside the videos, for the model's present weights."""
+    sampling = sampling_of(config, model)
+    chosen = precision.choose(config.run.precision, world.device)
+    sentences = _sentences(config, corpus)
+    tokens = tokenise(config, model, [text for group in sentences.values() for text in group])
+    encode = in_precision(model.encode_text, chosen, world.device)
+    text = encode(tokens.input_ids.to(world.device), tokens.mask.to(world.device))
+    rows, start = {}, 0
+    for name, group in sentences.items():
+        rows[name] = slice(start, start := start + len(group))
+    return Setup(corpus, model, text, rows, sampling, chosen, config.model.weights.startswith(UNTRAINED))
+
+
+def sampling_of(config: Config, model: VideoTextModel) -> Sampling:
+    """How videos are cut for this model. Raises ConfigError for another number of frames than its checkpoint takes."""
     sampling = choose_sampling(config.data, clip_frames=model.clip_frames)
     if model.clip_frames not in (0, sampling.frames_per_clip):
         raise ConfigError(
@@ -73,13 +97,7 @@ def set_up(config: Config, run: Run) -> Setup:
             why=f"{config.model.weights} takes exactly {model.clip_frames} frames a clip",
             attempt=f"--data.frames_per_clip={model.clip_frames}",
         )
-    chosen = precision.choose(config.run.precision, run.world.device)
-    sentences = _sentences(config, corpus)
-    text = _encode_queries(config, model, [text for group in sentences.values() for text in group], run.world, chosen)
-    rows, start = {}, 0
-    for name, group in sentences.items():
-        rows[name] = slice(start, start := start + len(group))
-    return Setup(corpus, model, text, rows, sampling, chosen, config.model.weights.startswith(UNTRAINED))
+    return sampling
 
 
 def available_tracks(corpus: Corpus) -> tuple[str, ...]:
@@ -135,16 +153,8 @@ def score_videos(config: Config, setup: Setup, run: Run) -> Scored:
         _warn_of_gaps(setup.corpus, videos)
     mine = distributed.shard(videos, run.world)
     store = FeatureStore(Path(config.data.features or Path(config.run.root) / "features"))
-    reading = Reading(
-        fps=setup.sampling.fps,
-        size=setup.model.picture.size,
-        crop=config.data.crop,
-        batch=config.model.frames_per_forward,
-        decoder=config.data.decoder,
-        threads=config.data.decode_threads,
-        timeout_seconds=config.data.decode_timeout_seconds,
-    )
-    encode, key = _encoder(config, setup, run.world.device), _stored_key(setup)
+    reading = reading_of(config, fps=setup.sampling.fps, size=setup.model.picture.size)
+    encode, key = encoder(config, setup, run.world.device), _stored_key(setup)
     curves, skipped = [], {}
     with (
         Progress(len(mine), name="videos", unit="videos", is_shown=run.world.is_main) as progress,
@@ -157,7 +167,7 @@ def score_videos(config: Config, setup: Setup, run: Run) -> Scored:
             try:
                 if isinstance(stored, DataError):
                     raise stored
-                curves.append(_curve(video.id, stored, setup, run.world.device))
+                curves.append(curve_of(video.id, stored, setup, run.world.device))
             except DataError as error:
                 if not config.data.skip_unreadable:
                     raise
@@ -173,6 +183,19 @@ def score_videos(config: Config, setup: Setup, run: Run) -> Scored:
     whole = [found[video.id] for video in videos if video.id in found]
     groups = {name: [_of_rows(curve, setup.rows, name) for curve in whole] for name in setup.rows if name != BACKGROUND}
     return Scored(groups.pop(""), groups, left_out)
+
+
+def reading_of(config: Config, *, fps: float, size: int) -> Reading:
+    """How files are read: `fps` pictures a second of `size` pixels a side, the rest as configured."""
+    return Reading(
+        fps=fps,
+        size=size,
+        crop=config.data.crop,
+        batch=config.model.frames_per_forward,
+        decoder=config.data.decoder,
+        threads=config.data.decode_threads,
+        timeout_seconds=config.data.decode_timeout_seconds,
+    )
 
 
 def scored_splits(config: Config, corpus: Corpus) -> tuple[str, ...]:
@@ -250,12 +273,12 @@ def _of_rows(curve: Curve, rows: Mapping[str, slice], name: str) -> Curve:
     return curve._replace(scores=curve.scores[rows[name]], background=mean)
 
 
-def _encode_queries(
-    config: Config, model: VideoTextModel, texts: Sequence[str], world: World, chosen: str
-) -> Embeddings:
-    weights = config.model.weights
-    beside = str(_untrained_folder(weights)) if weights.startswith(UNTRAINED) else weights
-    place = _tokenizer_place(config.model.tokenizer or beside)
+def tokenise(config: Config, model: VideoTextModel, texts: Sequence[str]) -> Tokens:
+    """Token ids for the model's word slots; what does not fit is named in the log.
+
+    Raises WeightsError when the tokenizer knows more than the weights.
+    """
+    place = tokenizer_place(config)
     tokens = load_tokenizer(place)(list(texts), model.text_slots)
     if int(tokens.input_ids.max()) >= model.vocabulary:
         found = f"ids up to {int(tokens.input_ids.max())}, the weights know {model.vocabulary}"
@@ -264,17 +287,18 @@ def _encode_queries(
         )
     for text, rest in tokens.cut.items():
         log.warning("query too long for %d tokens, left out at its end: “%s” (of “%s”)", model.text_slots, rest, text)
-    encode = _cast(model.encode_text, chosen, world.device)
-    return encode(tokens.input_ids.to(world.device), tokens.mask.to(world.device))
+    return tokens
 
 
-def _tokenizer_place(name: str) -> Path:
-    """A weight file's tokenizer lies in its folder."""
-    path = locate(name)
+def tokenizer_place(config: Config) -> Path:
+    """The tokenizer's folder or file: the configured one, or the one beside the weights."""
+    weights = config.model.weights
+    beside = str(_untrained_folder(weights)) if weights.startswith(UNTRAINED) else weights
+    path = locate(config.model.tokenizer or beside)
     return path.parent if path.is_file() and path.suffix not in {".gz", ".txt"} else path
 
 
-def _encoder(config: Config, setup: Setup, device: torch.device) -> Encode:
+def encoder(config: Config, setup: Setup, device: torch.device) -> Encode:
     """What turns a video's frames into the arrays that the store keeps."""
     model, sampling = setup.model, setup.sampling
 
@@ -296,7 +320,7 @@ def _encoder(config: Config, setup: Setup, device: torch.device) -> Encode:
             video=video,
         )
 
-    return _cast(frames if model.reuses_frames else clips, setup.precision, device)
+    return in_precision(frames if model.reuses_frames else clips, setup.precision, device)
 
 
 def _stored_key(setup: Setup) -> dict[str, Any]:
@@ -305,7 +329,8 @@ def _stored_key(setup: Setup) -> dict[str, Any]:
     return key if setup.model.reuses_frames else {**key, "clips": list(setup.sampling)}
 
 
-def _curve(video: str, stored: Mapping[str, np.ndarray], setup: Setup, device: torch.device) -> Curve:
+def curve_of(video: str, stored: Mapping[str, np.ndarray], setup: Setup, device: torch.device) -> Curve:
+    """The curve of one video from its stored features."""
     duration = float(stored["duration"])
     times = curve_times(duration, setup.sampling.stride_seconds)
     rows = clip_rows(times, int(stored["frames"]), setup.sampling, video=video, duration=duration)
@@ -314,7 +339,7 @@ def _curve(video: str, stored: Mapping[str, np.ndarray], setup: Setup, device: t
     return Curve(video, times, scores, duration)
 
 
-def _cast(function: Callable, chosen: str, device: torch.device) -> Callable:
+def in_precision(function: Callable, chosen: str, device: torch.device) -> Callable:
     """`function` with its towers in the chosen precision; a whole pass at once casts the weights only once."""
 
     def call(*arguments: Any) -> Any:

@@ -16,14 +16,16 @@ log = logging.getLogger(__name__)
 class Progress:
     """Counts up to `total` units; fractions of a unit are welcome. Use as a context manager."""
 
-    def __init__(self, total: float, *, name: str, unit: str, is_shown: bool = True):
-        """`is_shown` False counts in silence (every process but the main one)."""
-        self.total, self.name, self.unit, self.done = total, name, unit, 0.0
+    def __init__(self, total: float, *, name: str, unit: str, is_shown: bool = True, done: float = 0.0):
+        """`is_shown` False counts in silence (every process but the main one); `done` = what a former run has done."""
+        self.total, self.name, self.unit, self.done = total, name, unit, done
         self._is_shown = is_shown
         self._start = self._last_line = time.monotonic()
         is_terminal = is_shown and sys.stderr.isatty()
         self._bar = (
-            tqdm(total=total, desc=name, unit=unit, bar_format=_BAR, dynamic_ncols=True) if is_terminal else None
+            tqdm(total=total, initial=done, desc=name, unit=unit, bar_format=_BAR, dynamic_ncols=True)
+            if is_terminal
+            else None
         )
 
     def __enter__(self) -> "Progress":

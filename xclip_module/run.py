@@ -65,12 +65,12 @@ class Run:
             with storage.disk_errors(path), path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"time": now, **row}) + "\n")
 
-    def rewind(self, step: int) -> None:
-        """Takes back the rows of metrics.jsonl that a run which goes on from `step` will write again."""
+    def rewind(self, is_kept: Callable[[dict[str, Any]], bool]) -> None:
+        """Takes back the rows of metrics.jsonl that a run which goes on will write again, and a half-written one."""
         path = self.folder / "metrics.jsonl"
         if self.world.is_main and path.exists():
             lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-            kept = [line for line in lines if line.endswith("\n") and json.loads(line).get("step", 0) <= step]
+            kept = [line for line in lines if line.endswith("\n") and is_kept(json.loads(line))]
             storage.write_text(path, "".join(kept))
 
     def describe_environment(self, settings: dict[str, Any]) -> str:

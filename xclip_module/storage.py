@@ -46,7 +46,7 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
 
 
-def write_bytes(path: Path, content: bytes) -> None:
+def write_bytes(path: Path, content: bytes | memoryview) -> None:
     """Writes `content` to `path` so that a reader, or a kill at any moment, sees the old file or the new one.
 
     Raises DiskError when the disk is full, over quota, read-only or forbidden; no temporary file is left behind.

@@ -8,9 +8,9 @@ from pathlib import Path
 from tokenizers import trainers
 
 from xclip_module import storage
+from xclip_module.models.saving import FORMAT, spec_to_json
 from xclip_module.models.spec import Tower, TwoTowerSpec
 from xclip_module.models.tokenizer import END, START, byte_letters, clip_tokenizer
-from xclip_module.models.weights import FORMAT, spec_to_json
 
 _VOCABULARY = 1024
 

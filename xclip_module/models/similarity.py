@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import dropout
 
 from xclip_module.interface import Embeddings
 from xclip_module.models.temporal import HEADER_EPSILON, MaskedBlocks
@@ -19,6 +20,8 @@ _GPU_BLOCK = 30_000_000
 # a sum below _FAINT means that one slice lies too far under the block's maximum for float32.
 _PEAK = 60.0
 _FAINT = 1e-30
+# hidden_dropout_prob of the released cross encoder; its blocks have none.
+_CROSS_DROPOUT = 0.1
 
 
 def normalise(x: Tensor) -> Tensor:
@@ -143,8 +146,8 @@ class MeanPooling(nn.Module):
 class CrossEncoder(nn.Module):
     """Every (text, clip) pair through one transformer over [sentence; frames] ("tightTransf").
 
-    Neither normalised nor scaled: the logit scale takes no part. The released dropout of 0.1 is training's business
-    and not built in. Source: CLIP4Clip (Luo et al. 2022) section 3.3, modules/module_cross.py.
+    Neither normalised nor scaled: the logit scale takes no part. In train mode the embedded sequence goes through the
+    released dropout. Source: CLIP4Clip (Luo et al. 2022) section 3.3, modules/module_cross.py.
     """
 
     def __init__(self, width: int, *, layers: int, context: int):
@@ -171,7 +174,8 @@ class CrossEncoder(nn.Module):
             [sentences[:, None, None].expand(-1, v, -1, -1), video.tokens.expand(b, -1, -1, -1)], dim=2
         ).flatten(0, 1)  # [B*V, 1+F, D]
         mask = torch.cat([video.mask.new_ones(v, 1), video.mask], dim=1).repeat(b, 1)
-        states = self.encoder(sequence + self.positions.weight[: 1 + f], mask)
+        embedded = dropout(sequence + self.positions.weight[: 1 + f], _CROSS_DROPOUT, self.training)
+        states = self.encoder(embedded, mask)
         pooled = self.dense(self.norm(states)[:, 0])
         return self.score(pooled * torch.sigmoid(1.702 * pooled)).view(b, v)
 

@@ -8,10 +8,8 @@ from typing import Any
 
 import torch
 import transformers
-from safetensors.torch import save
 from torch import Tensor, nn
 
-from xclip_module import storage
 from xclip_module.errors import ConfigError, WeightsError
 from xclip_module.interface import VideoTextModel
 from xclip_module.models import hub
@@ -25,12 +23,12 @@ from xclip_module.models.official import (
     to_official,
     unused_names,
 )
+from xclip_module.models.saving import FORMAT
 from xclip_module.models.similarity import CrossEncoder
 from xclip_module.models.spec import Tower, TwoTowerSpec
 from xclip_module.models.temporal import TemporalTransformer
 from xclip_module.models.two_tower import TwoTower
 
-FORMAT = "xclip_module.two_tower"
 AUTO = "auto"
 # What the released scripts use: --cross_num_hidden_layers.
 _HEADER_LAYERS = 4
@@ -102,18 +100,6 @@ def check_attention(attention: str) -> None:
     if attention == "flash_attention_2" and not transformers.utils.is_flash_attn_2_available():
         why = "it needs a GPU and the package flash-attn; sdpa has flash kernels too"
         raise ConfigError("model.attention=flash_attention_2", why=why, attempt="--model.attention=sdpa")
-
-
-def save_model(model: TwoTower, folder: Path) -> None:
-    """Writes config.json and model.safetensors (released names), each atomically, as `load_checkpoint` reads them."""
-    tensors = {name: t.detach().cpu().contiguous() for name, t in to_official(model.state_dict()).items()}
-    storage.write_bytes(folder / "model.safetensors", save(tensors))
-    storage.write_json(folder / "config.json", {"format": FORMAT, "spec": spec_to_json(model.spec)})
-
-
-def spec_to_json(spec: TwoTowerSpec) -> dict[str, Any]:
-    """The spec as nested primitives; the inverse is what `load_checkpoint` does with a folder's config.json."""
-    return {**spec._asdict(), "vision": spec.vision._asdict(), "text": spec.text._asdict()}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,213 @@
+"""Exact gradients of a large contrastive batch in micro-batches, over processes.
+
+U distinct sentences and B clips of the whole batch; u and b of one process, m of one chunk; W word slots, T frames,
+L tokens, D width, H picture side.
+"""
+
+import hashlib
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from xclip_module.collectives import gather_rows
+from xclip_module.distributed import World
+from xclip_module.interface import Batch, Embeddings
+from xclip_module.training.objectives import LOSSES, accuracy, floor
+
+
+class Calls(NamedTuple):
+    """What a step calls.
+
+    encode_text: ids [m, W] and mask [m, W] -> texts, under the autocast that the caller wants.
+    encode_video: pixels [m, T, 3, H, H] and mask [m, T] (all True) -> clips, likewise.
+    similarity: texts and clips of the whole batch -> logits [U, B], float32.
+    to_pixels: frames [m, T, 3, H, H] uint8 as they lie in the batch -> what `encode_video` takes, on the device.
+    poll: called before every chunk; may raise to leave the step.
+    """
+
+    encode_text: Callable[[Tensor, Tensor], Embeddings]
+    encode_video: Callable[[Tensor, Tensor], Embeddings]
+    similarity: Callable[[Embeddings, Embeddings], Tensor]
+    to_pixels: Callable[[Tensor], Tensor]
+    poll: Callable[[], None]
+
+
+class StepLoss(NamedTuple):
+    """One step in numbers, the same on every process.
+
+    loss: of the whole batch, unscaled; NaN and infinity are passed on, the caller names the clips.
+    floor: nats under which the loss cannot fall on this batch.
+    accuracy: share of the clips whose closest sentence holds.
+    """
+
+    loss: float
+    floor: float
+    accuracy: float
+
+
+def backward(
+    batch: Batch,
+    *,
+    calls: Calls,
+    loss: str,
+    micro_batch_size: int,
+    world: World,
+    scale: Callable[[Tensor], Tensor],
+    seed: int,
+    group: dist.ProcessGroup | None = None,
+) -> StepLoss:
+    """Adds to `.grad` what, AVERAGED over the processes, is the gradient of the whole batch's loss, exactly.
+
+    Embeds all chunks without graph, gathers the embeddings of all processes, takes loss and gradient on them, then
+    embeds every chunk again with graph and sends its rows' gradient through. Right for encoders, head matrices and
+    logit scale alike (summing the losses of micro-batches is another loss: fewer negatives). Where a process has one
+    chunk of a kind, its first forward keeps the graph and there is no second.
+
+    loss: a name of `objectives.LOSSES`.  micro_batch_size: most texts or clips in a forward, 0 = all of a share.
+    scale: `GradScaler.scale`, or the identity.  seed: of this step; every chunk's dropout is drawn from (seed, rank,
+    kind, number of the chunk) in both of its forwards, so torch's global generators are reset (other draws belong into
+    generators of their own). The clips of rank r must be `share(B, r, world.size)`.
+    Raises PeerError when another process has ended, and whatever `poll` does.
+    Source: GradCache (Gao et al. 2021) algorithm 1. Differs: texts are shared over the processes too, and gathered
+    gradients are multiplied by their number, so that the mean fits encoders and head alike (X-CLIP's AllGather leaves
+    the encoders 1/size of theirs).
+    """
+    before = partial(_prepare, poll=calls.poll, seed=seed, rank=world.rank)
+    sides = [_texts(batch, calls, world), _clips(batch, calls, world)]
+    passes = [_passes(side, micro_batch_size, before) for side in sides]
+    kept = [_first_pass(forwards) for forwards in passes]
+    leaves = [_gather(parts, side.shares, world, group) for parts, side in zip(kept, sides, strict=True)]
+    # An autocast around this call would hand the weights that it cast without graph to the second forwards.
+    torch.clear_autocast_cache()
+    torch.manual_seed(chunk_seed(seed, 0, "head", 0))
+    result = _head(calls.similarity(*leaves), batch, loss=loss, scale=scale)
+    for forwards, parts, leaf, side in zip(passes, kept, leaves, sides, strict=True):
+        _second_pass(forwards, parts, _gradients(leaf, side.shares[world.rank], world))
+    return result
+
+
+def share(count: int, rank: int, size: int) -> range:
+    """Which of `count` rows are a process's: runs of nearly equal length, as numpy.array_split makes them.
+
+    >>> [share(5, rank, 3) for rank in range(3)]
+    [range(0, 2), range(2, 4), range(4, 5)]
+    """
+    least, larger = divmod(count, size)
+    start = rank * least + min(rank, larger)
+    return range(start, start + least + (rank < larger))
+
+
+def chunk_seed(seed: int, rank: int, kind: str, number: int) -> int:
+    """The seed of a chunk's dropout.
+
+    kind: "text", "clip", or "head" (rank and number 0: every process draws the head's dropout for the whole batch).
+    """
+    digest = hashlib.blake2b(f"{seed}/{rank}/{kind}/{number}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big")
+
+
+class _Side(NamedTuple):
+    """Texts or clips.
+
+    rows: arguments of `encode`, this process's rows of each; one made-up row where `shares[rank]` is empty.
+    shares: which rows of the whole batch are whose.
+    """
+
+    kind: str
+    encode: Callable[..., Embeddings]
+    rows: tuple[Tensor, ...]
+    shares: list[range]
+
+
+def _texts(batch: Batch, calls: Calls, world: World) -> _Side:
+    shares = [share(len(batch.input_ids), rank, world.size) for rank in range(world.size)]
+    own = list(shares[world.rank]) or [0]
+    rows = batch.input_ids[own].to(world.device), batch.mask[own].to(world.device)
+    return _Side("text", calls.encode_text, rows, shares)
+
+
+def _clips(batch: Batch, calls: Calls, world: World) -> _Side:
+    shares = [share(len(batch.sentences), rank, world.size) for rank in range(world.size)]
+    found = range(batch.start, batch.start + len(batch.frames))
+    assert len(found) == len(shares[world.rank]), f"rank {world.rank} has clips {found}, not {shares[world.rank]}"
+    assert not found or found == shares[world.rank], f"rank {world.rank} has clips {found}, not {shares[world.rank]}"
+
+    def encode(frames: Tensor) -> Embeddings:
+        pixels = calls.to_pixels(frames)
+        return calls.encode_video(pixels, torch.ones(pixels.shape[:2], dtype=torch.bool, device=pixels.device))
+
+    frames = batch.frames if found else batch.frames.new_zeros((1, *batch.frames.shape[1:]))
+    return _Side("clip", encode, (frames,), shares)
+
+
+def _prepare(kind: str, number: int, *, poll: Callable[[], None], seed: int, rank: int) -> None:
+    poll()
+    torch.manual_seed(chunk_seed(seed, rank, kind, number))
+
+
+def _passes(side: _Side, size: int, before: Callable[[str, int], None]) -> list[Callable[[], Embeddings]]:
+    """One forward for each chunk, which gives the same embeddings whenever it is called."""
+
+    def forward(number: int, *chunk: Tensor) -> Embeddings:
+        before(side.kind, number)
+        return side.encode(*chunk)
+
+    chunks = zip(*(rows.split(size or len(rows)) for rows in side.rows), strict=True)
+    return [partial(forward, number, *chunk) for number, chunk in enumerate(chunks)]
+
+
+def _first_pass(forwards: list[Callable[[], Embeddings]]) -> list[Embeddings]:
+    """Every chunk's embeddings; with graph where there is no other chunk to make room for."""
+    with torch.set_grad_enabled(len(forwards) == 1):
+        return [forward() for forward in forwards]
+
+
+def _gather(parts: list[Embeddings], shares: list[range], world: World, group: dist.ProcessGroup | None) -> Embeddings:
+    """The whole batch's embeddings as leaves of a graph of their own."""
+    counts = [len(rows) for rows in shares]
+    own = (torch.cat([part.detach() for part in field])[: counts[world.rank]] for field in zip(*parts, strict=True))
+    pooled, tokens, mask = (gather_rows(rows, counts, world, group) for rows in own)
+    return Embeddings(pooled.requires_grad_(), tokens.requires_grad_(), mask)
+
+
+def _head(logits: Tensor, batch: Batch, *, loss: str, scale: Callable[[Tensor], Tensor]) -> StepLoss:
+    """Sends the loss's gradient into the head's parameters and the leaves."""
+    relation = [part.to(logits.device) for part in (batch.sentences, batch.positives, batch.unknown)]
+    value = LOSSES[loss](logits, *relation)
+    scale(value).backward()
+    return StepLoss(value.item(), floor(loss, *relation), accuracy(logits.detach(), *relation))
+
+
+def _gradients(leaf: Embeddings, own: range, world: World) -> list[Tensor | None]:
+    """Of this process's pooled and token rows; a zero row for a made-up one, None where no head reads it."""
+    gradients: list[Tensor | None] = []
+    for field in (leaf.pooled, leaf.tokens):
+        if field.grad is None:
+            gradients.append(None)
+        else:
+            rows = field.grad[own.start : own.stop] * world.size
+            gradients.append(rows if own else field.grad.new_zeros((1, *field.shape[1:])))
+    return gradients
+
+
+def _second_pass(
+    forwards: list[Callable[[], Embeddings]], kept: list[Embeddings], gradients: list[Tensor | None]
+) -> None:
+    start = 0
+    for forward in forwards:
+        # Nothing of a chunk is held here while the next is embedded.
+        start += _send(kept.pop() if len(forwards) == 1 else forward(), gradients, start)
+
+
+def _send(part: Embeddings, gradients: list[Tensor | None], start: int) -> int:
+    """Sends the part's rows of the gradients through its graph; gives their number."""
+    rows = slice(start, start + len(part.pooled))
+    fields = zip((part.pooled, part.tokens), gradients, strict=True)
+    pairs = [(field, grad[rows]) for field, grad in fields if grad is not None and field.requires_grad]
+    if pairs:
+        torch.autograd.backward([field for field, _ in pairs], [gradient for _, gradient in pairs])
+    return len(part.pooled)

@@ -1,0 +1,61 @@
+"""Val numbers while the weights change: frames are decoded once, encoded and scored anew each time."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from xclip_module import assemble, distributed
+from xclip_module.config import Config
+from xclip_module.datasets.corpus import Corpus, Video
+from xclip_module.datasets.feature_pass import Arrays
+from xclip_module.evaluation.answers import Question, answer
+from xclip_module.evaluation.scoring import Curve
+from xclip_module.evaluation.summary import summarise
+from xclip_module.interface import VideoTextModel
+from xclip_module.run import Run
+
+# What is kept of each validation.
+NUMBERS = ("AUROC", "AUPRC", "mAP@0.5", "R1@0.5", "mIoU")
+
+
+def validate(
+    config: Config, corpus: Corpus, model: VideoTextModel, frames: Sequence[tuple[Video, Arrays]], run: Run
+) -> dict[str, float | None]:
+    """The macro numbers of the run's track over all processes' videos, the same on every process.
+
+    frames: this process's val videos with their pictures [N, 3, H, H] uint8 on the frame grid, exactly those that
+    `assemble.score_videos` would decode, so that the numbers are those of run_zeroshot with these weights.
+    """
+    setup = assemble.encode_queries(config, corpus, model, run.world)
+    own = [_curve(config, setup, video, arrays, run.world.device) for video, arrays in frames]
+    curves = [curve for share in distributed.gather(own, run.world) for curve in share]
+    questions = [Question(query.name, query.kind) for query in corpus.queries]
+    answers = [
+        answer(
+            curve,
+            questions,
+            track=config.eval.track,
+            stride=setup.sampling.stride_seconds,
+            section=config.eval,
+            orders=corpus.orders,
+        )
+        for curve in sorted(curves, key=lambda curve: curve.video)
+    ]
+    macro = summarise(answers, corpus.moments, [question.name for question in questions]).macro
+    return {name: macro.get(name) for name in NUMBERS}
+
+
+def _curve(config: Config, setup: assemble.Setup, video: Video, arrays: Arrays, device: torch.device) -> Curve:
+    pictures, duration = arrays["pictures"], float(arrays["duration"])
+    size = config.model.frames_per_forward
+
+    def batches() -> Iterator[Tensor]:
+        for start in range(0, len(pictures), size):
+            # A copy: the stored pictures are mapped from a file that nobody may write to.
+            yield torch.from_numpy(np.array(pictures[start : start + size]))
+
+    encoded = assemble.encoder(config, setup, device)(batches(), len(pictures), duration, video.id)
+    stored = {**encoded, "duration": arrays["duration"], "frames": arrays["frames"]}
+    return assemble.curve_of(video.id, stored, setup, device)
