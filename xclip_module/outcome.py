@@ -18,6 +18,7 @@ from xclip_module.evaluation.phases import phase_metrics
 from xclip_module.evaluation.scoring import Curve
 from xclip_module.evaluation.summary import Summary, summarise
 from xclip_module.evaluation.tracks import SIMILARITY
+from xclip_module.reporting.training import kept_step
 
 PRIOR = "time prior"
 
@@ -56,8 +57,19 @@ class _Judge(NamedTuple):
         return summarise(answers, self.corpus.moments, self.names, self.weights if has_draws else None)
 
 
-def conclude(config: Config, setup: Setup, scored: Scored) -> Outcome:
-    """Answers of all videos under every track, and per split the metrics with controls and intervals."""
+def conclude(
+    config: Config,
+    setup: Setup,
+    scored: Scored,
+    *,
+    title: str = "Zero-shot localisation",
+    training: Mapping[str, Any] | None = None,
+) -> Outcome:
+    """Answers of all videos under every track, and per split the metrics with controls and intervals.
+
+    title: of the report, before the data set's name.  training: how the scored weights were trained, for metrics.json
+    and the report; its keys are listed in `reporting.training`.
+    """
     corpus, stride = setup.corpus, setup.sampling.stride_seconds
     judge = _Judge(corpus, config.eval, stride, None)
     answers = {track: judge.answers(scored.curves, track) for track in available_tracks(corpus)}
@@ -67,16 +79,19 @@ def conclude(config: Config, setup: Setup, scored: Scored) -> Outcome:
         result, drawn = _split(config, setup, scored, split, answers)
         splits[split] = result
         replicates |= {f"{split}/{name}": values for name, values in drawn.items()}
-    return Outcome({**_protocol(config, setup), "skipped": scored.skipped, "splits": splits}, answers, replicates)
+    metrics = {**_protocol(config, setup, title, training), "skipped": scored.skipped, "splits": splits}
+    return Outcome(metrics, answers, replicates)
 
 
-def _protocol(config: Config, setup: Setup) -> dict[str, Any]:
+def _protocol(config: Config, setup: Setup, title: str, training: Mapping[str, Any] | None) -> dict[str, Any]:
     corpus, stride = setup.corpus, setup.sampling.stride_seconds
     draws = config.eval.bootstrap
-    weights = f"{config.model.weights} ({setup.model.digest()[:12]})"
+    is_trained = training is not None and kept_step(training) > 0
+    tuned = ", fine-tuned" if is_trained else ""
+    weights = f"{config.model.weights}{tuned} ({setup.model.digest()[:12]})"
     return {
-        "title": f"Zero-shot localisation: {corpus.name}",
-        "untrained": setup.is_untrained,
+        "title": f"{title}: {corpus.name}",
+        "untrained": setup.is_untrained and not is_trained,
         "track": config.eval.track,
         "protocol": {
             "data": corpus.protocol,
@@ -91,6 +106,7 @@ def _protocol(config: Config, setup: Setup) -> dict[str, Any]:
             "controls": f"time prior and train mean from the labels of {len(_train(corpus)) or 'no'} training videos",
             "intervals": f"95 %, {draws} draws of videos, seed {config.run.seed}" if draws else "none",
         },
+        **({} if training is None else {"training": dict(training)}),
     }
 
 

@@ -38,7 +38,13 @@ def write(config: Config, setup: Setup, scored: Scored, outcome: Outcome, *, run
 def _write_reports(config: Config, setup: Setup, outcome: Outcome, run: Run, environment: str) -> None:
     """report.md, report.html, and every picture as a file with its numbers beside it."""
     drawn = draw(outcome.metrics, outcome.answers[config.eval.track], setup.corpus)
-    every = [*drawn.overview, *(one for own in drawn.splits.values() for one in own), *drawn.ribbons.values()]
+    training = [drawn.training] if drawn.training else []
+    every = [
+        *training,
+        *drawn.overview,
+        *(one for own in drawn.splits.values() for one in own),
+        *drawn.ribbons.values(),
+    ]
     for picture in every:
         run.write_bytes(f"pictures/{picture.name}.svg", picture.svg)
         for name, text in picture.csv.items():

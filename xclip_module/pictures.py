@@ -11,15 +11,18 @@ from xclip_module.evaluation.answers import Answer
 from xclip_module.evaluation.boundaries import BoundaryError, boundary_errors
 from xclip_module.evaluation.frames import CurvePoints, labels_at, precision_recall_points, roc_points
 from xclip_module.evaluation.segments import THRESHOLDS, Pair, clean
-from xclip_module.reporting import plots
+from xclip_module.reporting import plots, training
 from xclip_module.reporting.page import Pictures
 from xclip_module.reporting.palette import query_colours
 from xclip_module.reporting.picture import Picture, csv_text, svg_bytes
-from xclip_module.reporting.plots import Line, Panel
+from xclip_module.reporting.plots import Course, Line, Panel
 from xclip_module.reporting.ribbon import Ribbon, ribbon_csv, ribbon_figure
 from xclip_module.reporting.tables import has_truth, number
 
 _CONTROLS = ("time prior", "random")
+_LOGGED = ("step", "loss", "floor", "lr", "grad_norm")
+# A running mean covers two lines in so many: a fortieth of the picture, one line where there are few.
+_LINES_PER_MEAN = 80
 
 
 def draw(metrics: Mapping[str, Any], answers: Sequence[Answer], corpus: Corpus) -> Pictures:
@@ -28,7 +31,50 @@ def draw(metrics: Mapping[str, Any], answers: Sequence[Answer], corpus: Corpus) 
     of_split = {split: [one for one in answers if one.video in set(result["ids"])] for split, result in known.items()}
     overview = [*_map_pictures(known), *_boundary_pictures(of_split, corpus)]
     splits = {split: list(_curve_pictures(split, own, corpus, metrics)) for split, own in of_split.items()}
-    return Pictures(overview, splits, {one.video: _ribbon_picture(one, corpus) for one in answers})
+    ribbons = {one.video: _ribbon_picture(one, corpus) for one in answers}
+    return Pictures(overview, splits, ribbons, training_picture(metrics))
+
+
+def training_picture(metrics: Mapping[str, Any]) -> Picture | None:
+    """Loss, learning rate and validations of a fine-tuned run; None for other runs and where no step was logged."""
+    found = metrics.get("training")
+    if not found or not found["curve"]:
+        return None
+    course = _course(found)
+    number_of = f"{found['clips']} clips of {found['videos']} videos"
+    title = f"Training: {number_of}, {found['steps']} steps; the weights of step {course.kept} were kept"
+    val = metrics["splits"].get("val")
+    checked = f"Validation, {val['videos']} videos (before training → kept step)" if val else "Validation"
+    figure = plots.training_figure(course, title=title, checked=checked)
+    means = zip(
+        *([None if np.isnan(x) else x for x in part.tolist()] for part in (course.mean, course.floor)), strict=True
+    )
+    lines = ([*map(row.get, _LOGGED), *both] for row, both in zip(found["curve"], means, strict=True))
+    numbers = {"": csv_text([*_LOGGED, "loss, running mean", "floor, running mean"], lines)}
+    if course.values:
+        names = ["step", *course.values]
+        numbers[".validations"] = csv_text(names, ([*map(row.get, names)] for row in found["validations"]))
+    return _picture(training.PICTURE, title, figure, numbers)
+
+
+def _course(found: Mapping[str, Any]) -> Course:
+    """The arrays of metrics.json's "training"; metrics that no validation holds are left out."""
+    rows, checks = found["curve"], found["validations"]
+    loss = training.series(rows, "loss")
+    window = 2 * (len(rows) // _LINES_PER_MEAN) + 1
+    values = {column.key: training.series(checks, column.key) for column in training.METRICS}
+    return Course(
+        steps=training.series(rows, "step"),
+        loss=loss,
+        mean=training.running_mean(loss, window),
+        floor=training.running_mean(training.series(rows, "floor"), window),
+        rate=training.series(rows, "lr"),
+        window=window,
+        checked=training.series(checks, "step"),
+        values={key: own for key, own in values.items() if np.isfinite(own).any()},
+        kept=training.kept_step(found),
+        monitor=found["monitor"] if training.is_best(found) else "",
+    )
 
 
 def ribbon_of(one: Answer, corpus: Corpus) -> Ribbon:

@@ -18,9 +18,9 @@ log = logging.getLogger(__name__)
 class TrainingLog:
     """One line every few steps, or one bar where people watch. Use as a context manager."""
 
-    def __init__(self, run: Run, *, step: int, total: int, every: int):
-        """Goes on from `step` of `total`; `row` will be called every `every` steps."""
-        self._run, self._total, self._done, self._every = run, total, step, every
+    def __init__(self, run: Run, *, step: int, total: int):
+        """Goes on from `step` of `total`."""
+        self._run, self._total, self._done = run, total, step
         is_shown = run.is_terminal and run.world.is_main
         self._bar = Progress(total, name="training", unit="steps", is_shown=is_shown, done=step)
         self._board = _open_board(run.folder / "tensorboard", step) if run.world.is_main else None
@@ -37,7 +37,7 @@ class TrainingLog:
 
     def row(self, row: Mapping[str, Any]) -> None:
         """The means since the last row, with where the time goes."""
-        row = {**row, "memory_gb": round(_peak_memory(self._run.world.device) / 1e9, 3)}
+        row = {**row, "memory_gb": round(peak_memory(self._run.world.device) / 1e9, 3)}
         self._run.record(**row)
         self._run.status.update(phase="training", steps=self._total, **{k: row[k] for k in ("step", "eta_seconds")})
         self._draw(row, "train")
@@ -103,8 +103,8 @@ def clock(seconds: float) -> str:
     return f"{int(seconds) // 3600}:{int(seconds) % 3600 // 60:02d}:{int(seconds) % 60:02d}"
 
 
-def _peak_memory(device: torch.device) -> int:
-    """Bytes: of the device, on a CPU of the process."""
+def peak_memory(device: torch.device) -> int:
+    """The most bytes in use so far: of the device, on a CPU of the process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -53,8 +52,7 @@ def _curve(config: Config, setup: assemble.Setup, video: Video, arrays: Arrays, 
 
     def batches() -> Iterator[Tensor]:
         for start in range(0, len(pictures), size):
-            # A copy: the stored pictures are mapped from a file that nobody may write to.
-            yield torch.from_numpy(np.array(pictures[start : start + size]))
+            yield torch.from_numpy(pictures[start : start + size])
 
     encoded = assemble.encoder(config, setup, device)(batches(), len(pictures), duration, video.id)
     stored = {**encoded, "duration": arrays["duration"], "frames": arrays["frames"]}

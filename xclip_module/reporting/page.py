@@ -8,23 +8,23 @@ from typing import Any, NamedTuple
 import jinja2
 import numpy as np
 
-from xclip_module.reporting import tables, verdicts
-from xclip_module.reporting.differences import Difference, independent
+from xclip_module.reporting import gap, tables, training, verdicts
 from xclip_module.reporting.picture import Picture, clock
-from xclip_module.reporting.tables import Cell, Column, Row, Table
 
 # (video, start, end, score) by query text, best first.
 BestMoments = Mapping[str, Sequence[tuple[str, float, float, float]]]
 
-_GAP_KEYS = ("AUROC", "AUPRC", "R1@0.5", "mIoU", "det_mAP@0.5", "pair_mAP@0.5")
-
 
 class Pictures(NamedTuple):
-    """overview: of all splits together.  splits: split -> its pictures.  ribbons: video -> picture."""
+    """overview: of all splits together.  splits: split -> its pictures.  ribbons: video -> picture.
+
+    training: of a fine-tuned run that logged a step, else None.
+    """
 
     overview: Sequence[Picture]
     splits: Mapping[str, Sequence[Picture]]
     ribbons: Mapping[str, Picture]
+    training: Picture | None = None
 
 
 def html_report(
@@ -49,8 +49,10 @@ def html_report(
         "report.html",
         metrics=metrics,
         sections=sections,
-        gaps=gap_table(metrics, replicates),
-        gap_words=_gap_words(metrics, replicates),
+        gaps=gap.gap_table(metrics, replicates),
+        gap_words=gap.gap_words(metrics, replicates),
+        trained_gap=gap.trained_gap_table(metrics, replicates),
+        training=_training(metrics.get("training"), pictures.training),
         overview=[embed(picture) for picture in pictures.overview],
         blind=blind,
         skipped={} if sections else metrics["skipped"],
@@ -80,56 +82,18 @@ def embed(picture: Picture) -> dict[str, Any]:
     return {"src": f"data:image/svg+xml;base64,{data}", "title": picture.title, "files": list(picture.csv)}
 
 
-def gap_table(metrics: Mapping[str, Any], replicates: Mapping[str, np.ndarray]) -> Table | None:
-    """Validation beside test per track: both values and test - validation; None without both splits."""
-    if not _has_both(metrics):
+def _training(found: Mapping[str, Any] | None, picture: Picture | None) -> dict[str, Any] | None:
+    """What the template shows of a fine-tuned run's training; None for other runs."""
+    if not found:
         return None
-    tracks = list(metrics["splits"]["val"]["tracks"])
-    columns = [Column(f"{part} %", track, f"{track}/{part}") for track in tracks for part in ("val", "test", "gap")]
-    heads = {column.key: column.head.removesuffix(" %") for column in tables.HEADLINE}
-    rows = []
-    for key in _GAP_KEYS:
-        found = []
-        for track in tracks:
-            val, test = _both(metrics, track, key)
-            gap = split_gap(metrics, replicates, track, key)
-            value, _, bounds = verdicts.signed(gap).partition(" ")
-            mark = " *" if gap.excludes_zero else ""
-            found += [
-                Cell(tables.number(val)),
-                Cell(tables.number(test)),
-                Cell(value + mark, (bounds,) if bounds else ()),
-            ]
-        rows.append(Row(heads[key], "", found))
-    caption = "gap = test − val in percent points with its 95 % interval; * = the interval excludes 0"
-    return Table(caption, "metric", columns, rows)
-
-
-def split_gap(metrics: Mapping[str, Any], replicates: Mapping[str, np.ndarray], track: str, key: str) -> Difference:
-    """test - val of one metric of one track."""
-    val, test = _both(metrics, track, key)
-    empty = np.empty(0)
-    draws = (replicates.get(f"val/{track}/{key}", empty), replicates.get(f"test/{track}/{key}", empty))
-    return independent(val, test, draws)
-
-
-def _has_both(metrics: Mapping[str, Any]) -> bool:
-    splits = metrics["splits"]
-    return all(name in splits and tables.has_truth(splits[name]) for name in ("val", "test"))
-
-
-def _both(metrics: Mapping[str, Any], track: str, key: str) -> list[float | None]:
-    return [metrics["splits"][split]["tracks"][track]["macro"][key] for split in ("val", "test")]
-
-
-def _gap_words(metrics: Mapping[str, Any], replicates: Mapping[str, np.ndarray]) -> list[str]:
-    if not _has_both(metrics):
-        return []
-    words, track = [], metrics["track"]
-    for key in ("AUROC", "det_mAP@0.5"):
-        val, test = _both(metrics, track, key)
-        words.append(verdicts.of_gap(key, ("val", val), ("test", test), split_gap(metrics, replicates, track, key)))
-    return words
+    return {
+        "words": training.in_words(found),
+        "is_in_vain": training.kept_step(found) == 0,
+        "chose": gap.what_val_chose(found),
+        "facts": training.facts(found),
+        "picture": embed(picture) if picture else None,
+        "validations": training.validations(found),
+    }
 
 
 def _section(

@@ -9,6 +9,8 @@ _OTHERS = ("#332288", "#88CCEE", "#44AA99", "#117733", "#999933", "#DDCC77", "#C
 
 # Roles that pictures mark beside the queries' own colours.
 TRUTH, BEST, FURTHER, CHANCE = "#0072B2", "#D55E00", "#E6B98F", "#767676"
+# Single values behind their running mean.
+LOGGED = "#A9CCE3"
 # Tracks and controls of line plots, by name, so that a missing one moves no other.
 LINES = {
     "similarity-only": "#0072B2",

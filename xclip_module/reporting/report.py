@@ -4,12 +4,14 @@ import argparse
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
 from xclip_module.errors import UserError
+from xclip_module.reporting import training
 from xclip_module.reporting.comparison import write_comparison
+from xclip_module.reporting.gap import GAP, trained_gap, what_val_chose
 from xclip_module.reporting.picture import clock
 from xclip_module.reporting.verdicts import UNTRAINED, against_time_prior
 
@@ -25,13 +27,16 @@ def markdown_report(metrics: Mapping[str, Any], *, answers: str, environment: st
     parts = [f"# {metrics['title']}", _facts(metrics)]
     if metrics["untrained"]:
         parts.append(f"**{UNTRAINED}**")
+    if metrics.get("training"):
+        parts += [*_gap(metrics), *_training(metrics["training"])]
+        parts += [_image(picture) for picture in pictures if _is_of_training(picture)]
     for split, result in metrics["splits"].items():
         parts += [f"## {split}: {result['videos']} videos", _table(result), *_remarks(result)]
     if not metrics["splits"] and metrics["skipped"]:
         parts.append(_left_out(metrics["skipped"]))
     if answers:
         parts += ["## Best moments", f"```\n{answers}\n```"]
-    parts += [f"![{_plain(picture)}]({quote(picture)})" for picture in pictures]
+    parts += [_image(picture) for picture in pictures if not _is_of_training(picture)]
     parts += ["## Environment", f"```\n{environment}\n```"]
     return "\n\n".join(parts) + "\n"
 
@@ -54,6 +59,50 @@ def _facts(metrics: Mapping[str, Any]) -> str:
     return "\n".join(f"- {name}: {value}" for name, value in metrics["protocol"].items())
 
 
+def _gap(metrics: Mapping[str, Any]) -> list[str]:
+    """The run's track on val beside test; empty without both splits."""
+    values = trained_gap(metrics)
+    if not values:
+        return []
+    names = list(values["val"])
+    rows = [
+        [f"**{split}**", *(_number(row[name], is_signed=split == GAP) for name in names)]
+        for split, row in values.items()
+    ]
+    return ["## Val → test", _plain(what_val_chose(metrics["training"])), _markdown(["split", *names], rows)]
+
+
+def _training(found: Mapping[str, Any]) -> list[str]:
+    listed = "\n".join(f"- {_plain(name)}: {_plain(text)}" for name, text in training.facts(found).items())
+    parts = ["## Training", _plain(training.in_words(found)), listed]
+    kept, checks = training.kept_step(found), found["validations"]
+    if checks:
+        shown = training.chosen_rows(checks, kept)
+        names = [column.key for column in training.METRICS]
+        rows = [
+            [
+                f"{row['step']} {training.note_of(row['step'], kept)}".strip(),
+                *(_number(row.get(name)) for name in names),
+            ]
+            for row in shown
+        ]
+        parts += [f"{len(shown)} of {len(checks)} validations:", _markdown(["step", *names], rows)]
+    return parts
+
+
+def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [f"| {' | '.join(cells)} |" for cells in [head, *rows]]
+    return "\n".join([lines[0], "|---" * len(head) + "|", *lines[1:]])
+
+
+def _image(picture: str) -> str:
+    return f"![{_plain(picture)}]({quote(picture)})"
+
+
+def _is_of_training(picture: str) -> bool:
+    return PurePosixPath(picture).stem == training.PICTURE
+
+
 _WITHOUT = {"oracle": "the truth through the segmenter"}
 
 
@@ -62,11 +111,8 @@ def _table(result: Mapping[str, Any]) -> str:
     rows = [(f"**all queries, {name}**", track["macro"]) for name, track in result["tracks"].items()]
     rows += [(f"*{name} ({_WITHOUT.get(name, 'no pixels')})*", row) for name, row in result["controls"].items()]
     rows += [(_plain(name), row) for name, row in result["queries"].items()]
-    lines = ["| query | " + " | ".join(COLUMNS) + " | pairs |", "|---" * (len(COLUMNS) + 2) + "|"]
-    for name, row in rows:
-        cells = [_number(row.get(column)) for column in COLUMNS]
-        lines.append(f"| {name} | {' | '.join(cells)} | {row.get('pairs', '')} |")
-    return "\n".join(lines)
+    cells = [[name, *(_number(row.get(column)) for column in COLUMNS), str(row.get("pairs", ""))] for name, row in rows]
+    return _markdown(["query", *COLUMNS, "pairs"], cells)
 
 
 def _remarks(result: Mapping[str, Any]) -> list[str]:
@@ -98,8 +144,8 @@ def _plain(text: str) -> str:
     return re.sub(r"([\\|`*_\[\]])", r"\\\1", " ".join(text.split())).replace("<", "&lt;")
 
 
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
+def _number(value: float | None, *, is_signed: bool = False) -> str:
+    return "–" if value is None else f"{value:+.3f}".replace("-", "−") if is_signed else f"{value:.3f}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

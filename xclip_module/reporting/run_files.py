@@ -98,7 +98,7 @@ def _read(folder: Path, name: str) -> RunFiles:
     for file in _FILES:
         if not (folder / file).is_file():
             why = "not in this folder" + (" (no truth, or eval.bootstrap=0)" if file == "bootstrap.npz" else "")
-            raise DataError("not a finished run", folder / file, why, "run_zeroshot.py --run.name=NAME again")
+            raise DataError("not a finished run", folder / file, why, "the same command again, to its end")
     metrics, config, environment = (_json(folder / file) for file in (_FILES[0], *_FILES[2:]))
     if not metrics.get("splits"):
         raise DataError("nothing to compare", folder / _FILES[0], "it holds no metrics of a split")

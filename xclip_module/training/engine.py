@@ -10,13 +10,14 @@ import math
 import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
 from xclip_module.errors import DiskError, MemoryShortage, NonFiniteError
 from xclip_module.interface import Batch
+from xclip_module.training.grad_cache import StepLoss
 from xclip_module.training.optim import set_lr
 
 
@@ -28,7 +29,7 @@ class Progress:
     best, best_step, since_best: of the monitored val number, and validations since; best_step -1 = none yet.
     best_sum: SHA-256 of the best weights' file.
     validated: the step of the last validation.  validations: their numbers.
-    window: sums of loss and floor, and the number of steps, since the last logged line.
+    window: sums of loss, floor and accuracy, and the number of steps, since the last logged line.
     """
 
     step: int = 0
@@ -40,14 +41,7 @@ class Progress:
     since_best: int = 0
     validated: int = -1
     validations: list[dict[str, Any]] = field(default_factory=list)
-    window: list[float] = field(default_factory=lambda: [0.0, 0.0, 0])
-
-
-class StepLoss(Protocol):
-    """What the gradients' function found: the loss of the global batch and its lower bound."""
-
-    loss: float
-    floor: float
+    window: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0, 0])
 
 
 class Rules(NamedTuple):
@@ -199,21 +193,22 @@ def _step(trainer: Trainer, rules: Rules, hooks: Hooks, batches: Generator[Batch
 def _log(trainer: Trainer, rules: Rules, hooks: Hooks, found: StepLoss, facts: dict[str, Any], clock: "_Clock") -> None:
     """Adds a step to the means, and hands them out where a line is due."""
     progress, window = trainer.progress, trainer.progress.window
-    progress.window = [window[0] + found.loss, window[1] + found.floor, window[2] + 1]
+    progress.window = [a + b for a, b in zip(window, (found.loss, found.floor, found.accuracy, 1), strict=True)]
     if progress.step % rules.log_every and progress.step != rules.total:
         return
-    loss, floor, count = progress.window
+    loss, floor, accuracy, count = progress.window
     row = {
         "step": progress.step,
         "loss": loss / count if math.isfinite(loss) else None,
         "floor": floor / count,
+        "accuracy": accuracy / count,
         "lr": max(group["lr"] for group in trainer.optimizer.param_groups),
         **facts,
         "scale": trainer.scaler.get_scale(),
         "skipped": progress.skipped,
     }
     hooks.log({**row, **clock.row(rules.total - progress.step)})
-    progress.window = [0.0, 0.0, 0]
+    progress.window = [0.0, 0.0, 0.0, 0]
 
 
 def _validate(trainer: Trainer, rules: Rules, hooks: Hooks) -> bool:
@@ -228,7 +223,7 @@ def _validate(trainer: Trainer, rules: Rules, hooks: Hooks) -> bool:
     value = row.get(rules.monitor)
     is_better = value is not None and value > progress.best
     with hooks.held():
-        if is_better:
+        if value is not None and is_better:
             progress.best_sum = hooks.keep_best()
             progress.best, progress.best_step = float(value), progress.step
         progress.since_best = 0 if is_better else progress.since_best + 1

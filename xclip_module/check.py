@@ -1,0 +1,215 @@
+"""`--check`: everything that a run will need, tried once, and a forecast; nothing is trained and no result written."""
+
+import contextlib
+import datetime
+import logging
+import math
+import shutil
+import time
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import torch
+
+from xclip_module import assemble, finetuning, outcome
+from xclip_module.config import Config, keys
+from xclip_module.datasets.catalogue import load_corpus
+from xclip_module.datasets.corpus import Corpus, Video
+from xclip_module.datasets.video_check import check_videos
+from xclip_module.errors import DataError, DiskError, WeightsError
+from xclip_module.progress import Progress
+from xclip_module.run import Run
+from xclip_module.training import checkpoint
+from xclip_module.training_data import forecast_frames, load_clips
+from xclip_module.training_log import clock, peak_memory
+from xclip_module.validation import validate
+
+log = logging.getLogger(__name__)
+
+
+class _Costs(NamedTuple):
+    """Seconds of one step, of validating one second of video and of one checkpoint; its bytes, and a model's."""
+
+    step: float
+    validation: float
+    save: float
+    checkpoint: int
+    model: int
+
+
+def check_zeroshot(config: Config, run: Run, is_deep: bool) -> None:
+    """Config, splits, every video to be scored, weights, and the scores of one video; prints a forecast.
+
+    Raises what a run would raise, but DataError for broken videos only after all have been looked at.
+    """
+    corpus = load_corpus(config.data)
+    assemble.check_track(config, corpus)
+    videos = [video for split in assemble.scored_splits(config, corpus) for video in corpus.of_split(split)]
+    _say_data(config, corpus, videos)
+    with _timed("weights and sentences"):
+        setup = assemble.set_up(config, run)
+    log.info("weights: %s, %s", setup.model.protocol, setup.precision)
+    _check_videos(config, videos, setup.model.picture.size, run, is_deep=is_deep)
+    first = min(videos, key=lambda video: video.label_seconds)
+    only = setup._replace(corpus=_only(corpus, first))
+    with _timed(f"scores of {first.id}") as spent:
+        scored = assemble.score_videos(config, only, run)
+        outcome.conclude(config, only, scored)
+    lasts = sum(curve.duration for curve in scored.curves)
+    # An own recording has no labels that tell its length.
+    all_seconds = _seconds(videos) or lasts * len(videos)
+    _forecast({"all videos": spent.seconds / lasts * all_seconds}, {}, run, "less where features are stored already")
+
+
+def check_finetune(config: Config, run: Run, is_deep: bool) -> None:
+    """Config, splits, every video, weights, a step of the optimizer, a validation, a checkpoint; prints a forecast.
+
+    Training clips come straight from the videos for it, so that nothing is stored but the frames of one val video.
+    """
+    corpus = load_corpus(config.data)
+    videos = [video for video in corpus.videos if video.id in corpus.moments]
+    _say_data(config, corpus, videos)
+    with _timed("weights, sentences, training videos"):
+        training = finetuning.prepare(config, run, is_trial=True)
+    log.info("weights: %s, %s", training.model.protocol, training.precision)
+    _check_videos(config, videos, training.model.picture.size, run, is_deep=is_deep)
+    micro = finetuning.micro_batch_size(config, training, run.world)
+    step = _try_steps(config, training, micro, run)
+    rate = _try_validation(config, training, run)
+    save, size = _try_checkpoint(training, run)
+    costs = _Costs(step, rate, save, size, sum(p.numel() * 4 for p in training.model.parameters()))
+    _forecast(*_plan(config, training, costs), run, f"{training.total} steps of {config.finetune.batch_size} clips")
+
+
+def _say_data(config: Config, corpus: Corpus, videos: list[Video]) -> None:
+    defaults = keys()
+    changed = {name: value for name, value in keys(config).items() if value != defaults[name]}
+    log.info("config: %s", ", ".join(f"{name}={value}" for name, value in changed.items()) or "all defaults")
+    splits = {split: [v.id for v in videos if v.split == split] for split in ("train", "val", "test", "all")}
+    for split, ids in splits.items():
+        twice = [name for other, others in splits.items() if other != split for name in ids if name in others]
+        if twice:
+            raise DataError("one video in two splits", corpus.name, ", ".join(twice[:5]), "mend the splits")
+    counts = ", ".join(f"{len(ids)} {split}" for split, ids in splits.items() if ids)
+    log.info("data: %s; %s, no video in two of them", corpus.protocol, counts)
+    for one in corpus.missing:
+        log.warning("missing: %s (%s)", one.id, one.why)
+
+
+def _check_videos(config: Config, videos: list[Video], size: int, run: Run, *, is_deep: bool) -> None:
+    reading = assemble.reading_of(config, fps=1.0, size=size)
+    problems = []
+    start = time.monotonic()
+    with Progress(len(videos), name="check", unit="videos", is_shown=run.world.is_main) as progress:
+        for video, problem in check_videos(videos, reading, is_deep=is_deep):
+            progress.advance(1, video.id)
+            if problem:
+                problems.append(video.id)
+                log.warning("%s: %s", video.id, problem)
+    what = "every frame decoded" if is_deep else "opened, length as labelled"
+    if problems and not config.data.skip_unreadable:
+        shown = ", ".join(problems[:8])
+        raise DataError(f"{len(problems)} of {len(videos)} videos cannot be used", "", shown, "mend or remove them")
+    log.info("videos: %d of %d fit (%s), %.1f s", len(videos) - len(problems), len(videos), what, _since(start))
+
+
+def _try_steps(config: Config, training: finetuning.Training, micro: int, run: Run) -> float:
+    """Seconds of a step, the second of two: the first warms up. The learning rate is 0, so nothing is trained."""
+    trainer, rules = training.trainer, finetuning.make_rules(config, training, micro)
+    trainer.factor = lambda step: 0.0
+    compute = finetuning.gradients(config, training, run.world, micro, None)
+    training.model.train()
+    seconds = 0.0
+    for batch in load_clips(config, training.data, training.clips, run.world, (0, min(2, training.total))):
+        with _timed(f"a step of {len(batch.names)} clips, {micro} in a forward") as spent:
+            found = compute(batch, 0)
+            norm = trainer.apply(rules, lambda: None)
+        seconds = spent.seconds
+        log.info("loss %.4f (floor %.4f), gradient norm %.3g", found.loss, found.floor, norm)
+    training.model.eval()
+    return seconds
+
+
+def _try_validation(config: Config, training: finetuning.Training, run: Run) -> float:
+    """Seconds per second of val video."""
+    if not training.has_val:
+        log.warning("no val split: nothing will choose a best step")
+        return 0.0
+    with _timed("a validation on one video") as spent:
+        validate(config, training.data.corpus, training.model, training.val, run)
+    durations = [float(arrays["duration"]) for _, arrays in training.val]
+    return spent.seconds / sum(durations) if durations else 0.0
+
+
+def _try_checkpoint(training: finetuning.Training, run: Run) -> tuple[float, int]:
+    """Seconds and bytes of a checkpoint, which is written, read back, compared and removed."""
+    if not run.world.is_main:
+        return 0.0, 0
+    folder, state = run.folder / "trial", training.trainer.state()
+    with _timed("a checkpoint written and read back") as spent:
+        path = checkpoint.save(folder, state, step=0, keep=1)
+        size = path.stat().st_size
+        found = checkpoint.read(path)
+    shutil.rmtree(folder)
+    same = all(torch.equal(tensor.cpu(), found["model"][name]) for name, tensor in state["model"].items())
+    if not same:
+        raise WeightsError("a checkpoint reads back as something else", path, attempt="another disk: --run.root=FOLDER")
+    return spent.seconds, size
+
+
+def _plan(config: Config, training: finetuning.Training, costs: _Costs) -> tuple[dict[str, float], dict[str, int]]:
+    """Seconds and bytes of the whole run by part."""
+    section, steps = config.finetune, training.total
+    rules = finetuning.make_rules(config, training, 1)
+    validations = 1 + math.ceil(steps / rules.validate_every) if rules.validate_every else 0
+    corpus = training.data.corpus
+    scored = [video for split in assemble.scored_splits(config, corpus) for video in corpus.of_split(split)]
+    seconds = {
+        "training": costs.step * steps,
+        f"{validations} validations": costs.validation * _seconds(training.data.val) * validations,
+        "checkpoints": costs.save * steps / section.save_every_steps,
+        "final scores": costs.validation * _seconds(scored),
+    }
+    # Two checkpoints are kept while a third is written; best and last weights.
+    size = {"checkpoints": 3 * costs.checkpoint, "weights": 2 * costs.model}
+    return seconds, size | forecast_frames(config, training.data)
+
+
+def _forecast(seconds: dict[str, float], size: dict[str, int], run: Run, note: str) -> None:
+    total = sum(seconds.values())
+    end = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=total)
+    parts = ", ".join(f"{name} {clock(value)}" for name, value in seconds.items())
+    memory, free = peak_memory(run.world.device) / 1e9, shutil.disk_usage(run.folder).free
+    log.info("forecast: %s (%s), ends about %s; %s", clock(total), parts, end.strftime("%a %d %b %H:%M UTC"), note)
+    log.info("memory: %.2f GB at its peak so far", memory)
+    if size:
+        named = ", ".join(f"{name} {value / 1e9:.2f} GB" for name, value in size.items())
+        log.info("disk: %s; %.2f GB are free", named, free / 1e9)
+    if sum(size.values()) > free:
+        amounts = f"{sum(size.values()) / 1e9:.2f} GB needed, {free / 1e9:.2f} GB free"
+        raise DiskError("no room for this run", run.folder.parent, amounts, "free space, or --run.root=FOLDER")
+
+
+def _only(corpus: Corpus, video: Video) -> Corpus:
+    return corpus._replace(videos=(video,), missing=())
+
+
+def _seconds(videos: Iterable[Video]) -> float:
+    return sum(video.label_seconds for video in videos)
+
+
+def _since(start: float) -> float:
+    return time.monotonic() - start
+
+
+class _Spent:
+    seconds = 0.0
+
+
+@contextlib.contextmanager
+def _timed(what: str) -> Iterator[_Spent]:
+    """Says that a part went well and how long it took."""
+    spent, start = _Spent(), time.monotonic()
+    yield spent
+    spent.seconds = _since(start)
+    log.info("ok: %s, %.1f s", what, spent.seconds)

@@ -1,0 +1,365 @@
+"""Fine-tuning from config to trained weights: model, clips, optimizer and loop put together."""
+
+import dataclasses
+import hashlib
+import json
+import logging
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from xclip_module import assemble, distributed, precision
+from xclip_module.collectives import average_gradients
+from xclip_module.config import Config
+from xclip_module.distributed import World
+from xclip_module.errors import ConfigError, WeightsError
+from xclip_module.evaluation.encoding import to_pixels
+from xclip_module.interface import Batch
+from xclip_module.models import load_tokenizer, save_model
+from xclip_module.models.parameters import checkpoint_activations_, freeze_, logit_scale, pretrained_names
+from xclip_module.run import Run
+from xclip_module.run_folder import CHECKPOINTS
+from xclip_module.sections import FIND
+from xclip_module.training import checkpoint
+from xclip_module.training.engine import Hooks, Rules, Trainer, fit
+from xclip_module.training.grad_cache import Calls, StepLoss, backward
+from xclip_module.training.memory import find_micro_batch
+from xclip_module.training.optim import SCHEDULES, build_optimizer, clamp_logit_scale_, parameter_groups
+from xclip_module.training_data import (
+    Clips,
+    TrainingData,
+    load_clips,
+    load_training_data,
+    made_up_batch,
+    prepare_clips,
+    prepare_validation,
+)
+from xclip_module.training_log import TrainingLog
+from xclip_module.validation import validate
+
+BEST, LAST = "best", "last"
+# Checkpoints that are kept: a damaged newest one costs the steps since the one before.
+_KEPT = 2
+_FORMAT = 1
+
+log = logging.getLogger(__name__)
+
+
+class Trained(NamedTuple):
+    """What training leaves: the configuration with the kept weights, and what results and environment say of it."""
+
+    config: Config
+    facts: dict[str, Any]
+    settings: dict[str, Any]
+
+
+class Training(NamedTuple):
+    """A training that is ready to begin.
+
+    val: this process's val videos with their frames; has_val: is there one on any process?
+    start: digest of the weights it begins with.  total: steps.  frozen: number of parameters that stay as they are.
+    """
+
+    model: Any
+    data: TrainingData
+    clips: Clips
+    val: list[Any]
+    has_val: bool
+    trainer: Trainer
+    start: str
+    precision: str
+    total: int
+    frozen: int
+
+
+def finetune(config: Config, run: Run) -> Trained:
+    """Trains to the end and stores the best and the last weights as folders; goes on where a former run ended.
+
+    Raises ConfigError, DataError or WeightsError before any work for what cannot be; NonFiniteError when training
+    diverges; see `engine.fit` for what is saved when it ends early.
+    """
+    training = prepare(config, run)
+    state = _newest(run)
+    if state:
+        _resume(training, state, run)
+    kept: dict[str, Any] = state["facts"] if state else {"micro_batch_size": 0, "seconds": 0.0}
+    micro = kept["micro_batch_size"] if config.finetune.micro_batch_size == FIND else 0
+    micro = micro or micro_batch_size(config, training, run.world)
+    rules = make_rules(config, training, micro)
+    _announce(config, training, rules, micro, run)
+    start = time.monotonic()
+
+    def facts() -> dict[str, Any]:
+        return {"micro_batch_size": micro, "seconds": round(kept["seconds"] + time.monotonic() - start, 1)}
+
+    end = _train(config, training, rules, run, facts)
+    return _conclude(config, training, rules, end, run, facts())
+
+
+def _train(config: Config, training: Training, rules: Rules, run: Run, facts: Callable[[], dict[str, Any]]) -> str:
+    """The loop with everything that it asks of the outside; says why it ended."""
+    model, world = training.model, run.world
+    group = distributed.step_group(world)
+    step = training.trainer.progress.step
+    with TrainingLog(run, step=step, total=rules.total) as lines:
+        hooks = Hooks(
+            batches=lambda start, stop: load_clips(config, training.data, training.clips, world, (start, stop)),
+            gradients=gradients(config, training, world, facts()["micro_batch_size"], group),
+            synchronise=lambda: average_gradients(model.parameters(), world, group),
+            after_step=lambda: clamp_logit_scale_(logit_scale(model), config.finetune.max_logit_scale),
+            validate=lambda: _validated(config, training, run, lines),
+            keep_best=lambda: _export(config, model, run, BEST),
+            save=lambda state, number: _save({**state, "facts": facts()}, number, run),
+            log=lines.row,
+            held=run.signals.held,
+        )
+        model.train()
+        end = fit(training.trainer, rules, hooks)
+    model.eval()
+    return end
+
+
+def prepare(config: Config, run: Run, *, is_trial: bool = False) -> Training:
+    """Everything that training needs, cheap mistakes first.
+
+    is_trial: clips straight from the videos, and one val video, so that little is decoded and stored.
+    """
+    section, world = config.finetune, run.world
+    if section.batch_size < world.size:
+        why = f"{world.size} processes share it, one clip each at least"
+        raise ConfigError(f"finetune.batch_size={section.batch_size}", why=why, attempt="a larger batch")
+    model: Any = assemble.build_model(config, world)
+    data = load_training_data(config, model)
+    frozen = freeze_(model, section.freeze_layers)
+    if section.activation_checkpointing:
+        checkpoint_activations_(model)
+    groups = parameter_groups(
+        model.named_parameters(),
+        pretrained=pretrained_names(model),
+        lr=section.lr,
+        pretrained_lr_scale=section.pretrained_lr_scale,
+        weight_decay=section.weight_decay,
+        rule=section.optimizer,
+    )
+    chosen = precision.choose(config.run.precision, world.device)
+    run.status.update(phase="frames")
+    clips = prepare_clips(config, data, run, source="video" if is_trial else config.finetune.frames)
+    val = prepare_validation(config, data, run, most=1 if is_trial else len(data.val))
+    has_val = any(distributed.gather(bool(val), world))
+    total = math.ceil(section.epochs * clips.plan.steps_per_epoch)
+    trainer = Trainer(
+        model,
+        build_optimizer(section.optimizer, groups),
+        torch.amp.GradScaler(world.device.type, enabled=chosen == "fp16"),
+        factor=lambda step: SCHEDULES[section.optimizer](step, total, section.warmup),
+    )
+    return Training(model, data, clips, val, has_val, trainer, model.digest(), chosen, total, len(frozen))
+
+
+def gradients(
+    config: Config, training: Training, world: World, micro: int, group: Any
+) -> Callable[[Batch, int], StepLoss]:
+    """What writes the gradients of a batch at a step, this process's part of the mean."""
+    model, device = training.model, world.device
+
+    def cast(function: Callable) -> Callable:
+        def call(*arguments: Tensor) -> Any:
+            with precision.autocast(training.precision, device):
+                return function(*arguments)
+
+        return call
+
+    calls = Calls(
+        encode_text=cast(model.encode_text),
+        encode_video=cast(model.encode_video),
+        similarity=model.similarity,
+        to_pixels=lambda frames: to_pixels(frames, model.picture, device),
+        # A signal arrives as an exception by itself.
+        poll=lambda: None,
+    )
+
+    def compute(batch: Batch, step: int) -> StepLoss:
+        return backward(
+            batch,
+            calls=calls,
+            loss=config.finetune.loss,
+            micro_batch_size=micro,
+            world=world,
+            scale=training.trainer.scaler.scale,
+            seed=_step_seed(config.run.seed, step),
+            group=group,
+        )
+
+    return compute
+
+
+def micro_batch_size(config: Config, training: Training, world: World) -> int:
+    """The configured clips in one forward, all of a share for 0; found by trying for `auto`, the same everywhere."""
+    share = -(-config.finetune.batch_size // world.size)
+    if config.finetune.micro_batch_size != FIND:
+        return min(config.finetune.micro_batch_size or share, share)
+    alone = World(0, 1, world.device)
+
+    def trial(size: int) -> None:
+        batch = made_up_batch(training.data, share)
+        # As in a step: the optimizer's two moments of every weight are there, too.
+        moments = [torch.zeros_like(p) for p in training.model.parameters() if p.requires_grad for _ in range(2)]
+        gradients(config, training, alone, size, None)(batch, 0)
+        del moments
+
+    training.model.train()
+    try:
+        found = min(distributed.gather(find_micro_batch(trial, share, world.device), world))
+    finally:
+        training.model.zero_grad(set_to_none=True)
+    log.info("micro_batch_size=auto: %d of %d clips in one forward", found, share)
+    return found
+
+
+def make_rules(config: Config, training: Training, micro: int) -> Rules:
+    """When what happens, as configured; `micro` clips in a forward."""
+    section = config.finetune
+    attempt = f"--finetune.micro_batch_size={max(1, micro // 2)}"
+    if micro <= 1:
+        attempt = "--finetune.activation_checkpointing=true"
+    every = section.validate_every_steps or training.clips.plan.steps_per_epoch
+    return Rules(
+        total=training.total,
+        validate_every=every if training.has_val else 0,
+        save_every=section.save_every_steps,
+        log_every=section.log_every_steps,
+        patience=section.patience,
+        monitor=section.monitor,
+        max_grad_norm=section.max_grad_norm,
+        max_skipped=section.max_skipped_steps,
+        if_short=f"{attempt} (the same run goes on with it)",
+    )
+
+
+def _newest(run: Run) -> dict[str, Any] | None:
+    """The newest whole checkpoint, chosen once for all processes."""
+    folder = run.folder / CHECKPOINTS
+    found = checkpoint.newest(folder) if run.world.is_main else None
+    path = distributed.gather(found.path if found else None, run.world)[0]
+    if path is None:
+        return None
+    state = found.state if found else checkpoint.read(path)
+    if state.get("format") != _FORMAT:
+        why = f"format {state.get('format')!r}, this version reads {_FORMAT}"
+        raise WeightsError("checkpoint of another version", path, why, "another --run.name=NAME")
+    return state
+
+
+def _resume(training: Training, state: dict[str, Any], run: Run) -> None:
+    training.trainer.restore(state)
+    progress = training.trainer.progress
+    log.info("goes on from step %d of %d", progress.step, training.total)
+
+    def is_kept(row: dict[str, Any]) -> bool:
+        return row.get("step", 0) <= (progress.validated if row.get("split") == "val" else progress.step)
+
+    run.rewind(is_kept)
+
+
+def _announce(config: Config, training: Training, rules: Rules, micro: int, run: Run) -> None:
+    parameters = list(training.model.parameters())
+    trained = sum(p.numel() for p in parameters if p.requires_grad)
+    log.info(
+        "training %.1f of %.1f M parameters in %s on %s: %d clips of %d videos, %d steps of %d clips (%d in a forward)",
+        trained / 1e6,
+        sum(p.numel() for p in parameters) / 1e6,
+        training.precision,
+        "one process" if run.world.size == 1 else f"{run.world.size} processes",
+        len(training.clips.plan.training.item_time),
+        len(training.clips.plan.training.videos),
+        training.total,
+        config.finetune.batch_size,
+        micro,
+    )
+    if not rules.validate_every:
+        log.warning("no val split: nothing chooses a best step, the last weights are kept")
+
+
+def _validated(config: Config, training: Training, run: Run, lines: TrainingLog) -> dict[str, Any]:
+    run.status.update(phase="validation")
+    row = validate(config, training.data.corpus, training.model, training.val, run)
+    lines.validation(training.trainer.progress.step, row)
+    return row
+
+
+def _save(state: dict[str, Any], step: int, run: Run) -> None:
+    if run.world.is_main:
+        path = checkpoint.save(run.folder / CHECKPOINTS, {"format": _FORMAT, **state}, step=step, keep=_KEPT)
+        run.status.update(checkpoint=str(path), step=step)
+
+
+def _export(config: Config, model: Any, run: Run, name: str) -> str:
+    """Writes the weights as a folder that `--model.weights` takes; gives the SHA-256 of its tensors' file."""
+    if not run.world.is_main:
+        return ""
+    folder = run.folder / name
+    tokenizer = load_tokenizer(assemble.tokenizer_place(config))
+    save_model(model, folder, tokenizer=tokenizer, is_half=config.finetune.export == "fp16")
+    return _sum(folder)
+
+
+def _sum(folder: Path) -> str:
+    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+
+
+def _conclude(config: Config, training: Training, rules: Rules, end: str, run: Run, facts: dict[str, Any]) -> Trained:
+    """The last weights as a folder, the kept ones verified, and what the report says of the training."""
+    progress = training.trainer.progress
+    _export(config, training.model, run, LAST)
+    has_best = progress.best_step >= 0
+    kept = run.folder / (BEST if has_best else LAST)
+    if run.world.is_main and has_best and _sum(kept) != progress.best_sum:
+        raise WeightsError("damaged weights", kept, "their SHA-256 is not the one noted", f"--model.weights={LAST}")
+    rows = distributed.gather(_curve(run) if run.world.is_main else [], run.world)[0]
+    section, plan = config.finetune, training.clips.plan
+    found = {
+        "weights": f"{config.model.weights} ({training.start[:12]})",
+        "loss": section.loss,
+        "optimizer": section.optimizer,
+        "learning rate": f"{section.lr:g}, towers {section.lr * section.pretrained_lr_scale:g}",
+        "batch_size": section.batch_size,
+        "clips": len(plan.training.item_time),
+        "videos": len(plan.training.videos),
+        "steps": progress.step,
+        "epochs": round(progress.step / plan.steps_per_epoch, 2),
+        "best_step": progress.best_step if has_best else progress.step,
+        "end": end,
+        "monitor": rules.monitor,
+        "chosen": "best" if has_best else "last (no val split)",
+        "skipped_steps": progress.skipped,
+        "precision": _PRECISIONS[training.precision],
+        "frozen": f"{training.frozen} parameters" if training.frozen else "nothing",
+        **facts,
+        "curve": [{name: row[name] for name in ("step", "loss", "floor", "lr", "grad_norm")} for row in rows],
+        "validations": progress.validations,
+    }
+    chosen = dataclasses.replace(config.model, weights=str(kept), tokenizer="")
+    settings = {"batch_size": section.batch_size, **facts}
+    return Trained(dataclasses.replace(config, model=chosen), found, settings)
+
+
+# What the released recipe does instead stands in `optim.BertAdam`.
+_PRECISIONS = {
+    "fp32": "fp32",
+    "fp16": "fp32 weights and moments, towers in fp16 autocast with loss scaling, head and loss in fp32",
+    "bf16": "fp32 weights and moments, towers in bf16 autocast, head and loss in fp32",
+}
+
+
+def _curve(run: Run) -> list[dict[str, Any]]:
+    lines = (run.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [row for row in map(json.loads, lines) if "loss" in row]
+
+
+def _step_seed(seed: int, step: int) -> int:
+    return int.from_bytes(hashlib.blake2b(f"{seed}/{step}".encode(), digest_size=8).digest()) >> 1

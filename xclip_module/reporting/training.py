@@ -1,0 +1,156 @@
+"""How the weights of a fine-tuned run came to be: facts, words and validations of metrics.json's "training".
+
+"training" holds facts (name -> text or number), among them weights, loss, clips, videos, steps, best_step, monitor
+(a key of METRICS) and chosen ("best", or "last" and why); "curve", a row of step, loss, floor, lr and grad_norm per
+logged line; and "validations", a row of step and METRICS per validation, step 0 from before training. Any number of
+these rows may be None.
+
+N logged lines, K validations.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from xclip_module.reporting import tables
+from xclip_module.reporting.picture import clock
+from xclip_module.reporting.tables import Column, Row, Table
+
+# The file name of the picture, without suffix.
+PICTURE = "training"
+# What is validated, under the names by which finetune.monitor chooses one.
+METRICS = (
+    Column("AUROC %", "chance 50", "AUROC"),
+    Column("AUPRC %", "AP", "AUPRC"),
+    Column("mAP@0.5 %", "det_mAP", "mAP@0.5"),
+    Column("R1@0.5 %", "tIoU ≥ 0.5", "R1@0.5"),
+    Column("mIoU %", "first answer", "mIoU"),
+)
+_SERIES = ("curve", "validations")
+_SHOWN = 12
+
+
+def is_best(training: Mapping[str, Any]) -> bool:
+    """Whether a validation chose the weights; without a val split those of the last step are kept."""
+    return training["chosen"].startswith("best")
+
+
+def kept_step(training: Mapping[str, Any]) -> int:
+    """The step whose weights were kept and evaluated; 0 = those from before training.
+
+    >>> kept_step({"chosen": "best", "best_step": 900, "steps": 1200})
+    900
+    >>> kept_step({"chosen": "last (no val split)", "best_step": None, "steps": 1200})
+    1200
+    """
+    return training["best_step"] if is_best(training) else training["steps"]
+
+
+def facts(training: Mapping[str, Any]) -> dict[str, str]:
+    """Everything but the series, as name -> text.
+
+    >>> facts({"batch_size": 64, "seconds": 812.4, "lr": 1e-4, "cached": True, "note": None, "curve": []})
+    {'batch size': '64', 'time': '812 s (13:32 mm:ss)', 'lr': '0.0001', 'cached': 'yes', 'note': '–'}
+    """
+    found = {}
+    for key, value in training.items():
+        if key == "seconds" and value is not None:
+            found["time"] = f"{value:.0f} s ({clock(value)} mm:ss)"
+        elif key not in _SERIES:
+            found[key.replace("_", " ")] = _text(value)
+    return found
+
+
+def in_words(training: Mapping[str, Any]) -> str:
+    """What training did to the val number that was watched, in one or two sentences."""
+    kept, monitor, rows = kept_step(training), training["monitor"], training["validations"]
+    if not is_best(training):
+        return f"The weights of the last step, {kept}, were kept: no validation chose among the steps."
+    before, after = (tables.number(_at(rows, step, monitor)) for step in (0, kept))
+    if not kept:
+        return (
+            f"No validation had a better val {monitor} than the weights from before training ({before} %). These were "
+            "kept: the numbers of this report are theirs."
+        )
+    return (
+        f"Val {monitor} was {before} % before training and {after} % at step {kept}, the best of {len(rows)} "
+        "validations; its weights were kept."
+    )
+
+
+def validations(training: Mapping[str, Any]) -> Table | None:
+    """A row per validation, the kept one marked; of many only some, see `chosen_rows`. None without any."""
+    rows, kept = training["validations"], kept_step(training)
+    if not rows:
+        return None
+    columns = [
+        column._replace(note="chose the step") if is_best(training) and column.key == training["monitor"] else column
+        for column in METRICS
+    ]
+    shown = chosen_rows(rows, kept)
+    caption = f"Validations during training, {len(shown)} of {len(rows)}"
+    if len(shown) < len(rows):
+        caption += f"; all of them are in pictures/{PICTURE}.validations.csv"
+    body = [
+        Row(
+            f"step {row['step']}",
+            note_of(row["step"], kept),
+            tables.cells(row, columns),
+            "track" * (row["step"] == kept),
+        )
+        for row in shown
+    ]
+    return Table(caption, "validation", columns, body)
+
+
+def chosen_rows(rows: Sequence[Mapping[str, Any]], kept: int, *, most: int = _SHOWN) -> list[Mapping[str, Any]]:
+    """All rows where they are few, else first, last and kept one and others at even distances, about `most`.
+
+    >>> [row["step"] for row in chosen_rows([{"step": step} for step in range(101)], 33, most=5)]
+    [0, 25, 33, 50, 75, 100]
+    """
+    places = set(np.linspace(0, len(rows) - 1, min(most, len(rows))).round().astype(int).tolist())
+    return [row for place, row in enumerate(rows) if place in places or row["step"] == kept]
+
+
+def note_of(step: int, kept: int) -> str:
+    """What is special about a validation.
+
+    >>> note_of(0, 9), note_of(9, 9), note_of(0, 0), note_of(3, 9)
+    ('before training', 'kept', 'before training, kept', '')
+    """
+    return ", ".join(["before training"] * (step == 0) + ["kept"] * (step == kept))
+
+
+def series(rows: Sequence[Mapping[str, Any]], key: str) -> np.ndarray:
+    """One number of every row, [N] or [K]; NaN where there is none."""
+    return np.array([np.nan if row.get(key) is None else row[key] for row in rows], float)
+
+
+def running_mean(values: np.ndarray, window: int) -> np.ndarray:
+    """Mean of the `window` (odd) values around each; fewer at the ends, NaN left out, NaN where nothing is known.
+
+    >>> running_mean(np.array([1.0, 2.0, np.nan, 6.0]), 3)
+    array([1.5, 1.5, 4. , 6. ])
+    """
+    kernel, known = np.ones(window), np.isfinite(values)
+    # Full, then cut: numpy's "same" is as long as the longer of the two.
+    cut = slice(window // 2, window // 2 + len(values))
+    count = np.convolve(known, kernel)[cut]
+    total = np.convolve(np.where(known, values, 0.0), kernel)[cut]
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def _at(rows: Sequence[Mapping[str, Any]], step: int, metric: str) -> float | None:
+    return next((row.get(metric) for row in rows if row["step"] == step), None)
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return tables.UNDEFINED
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_text, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)

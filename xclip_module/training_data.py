@@ -1,0 +1,175 @@
+"""What a training learns from and is judged on: clips and sentences of the train split, frames of the val split."""
+
+import dataclasses
+import os
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from xclip_module import assemble
+from xclip_module.config import Config
+from xclip_module.datasets.augment import Augmentation
+from xclip_module.datasets.catalogue import load_corpus
+from xclip_module.datasets.corpus import Corpus, Video
+from xclip_module.datasets.features import FeatureStore
+from xclip_module.datasets.frame_cache import Frames, cached_frames, stored_side, video_frames
+from xclip_module.datasets.loader import Loader
+from xclip_module.datasets.prompts import prompt_sets, read_prompts
+from xclip_module.datasets.sampling_plan import Plan
+from xclip_module.datasets.stored_frames import Place, make_grid
+from xclip_module.datasets.training_set import TrainingSet, training_set
+from xclip_module.datasets.validation_frames import validation_frames
+from xclip_module.datasets.windows import Sampling
+from xclip_module.distributed import World
+from xclip_module.errors import ConfigError
+from xclip_module.interface import Batch, Picture, VideoTextModel
+from xclip_module.models.tokenizer import Tokens
+from xclip_module.run import Run
+
+_MOST_THREADS = 16
+
+
+class TrainingData(NamedTuple):
+    """All but the pixels.
+
+    set: clips and sentences.  tokens: of all its sentences.  val: videos that choose the best step, empty where there
+    is no val split.
+    """
+
+    corpus: Corpus
+    set: TrainingSet
+    tokens: Tokens
+    sampling: Sampling
+    picture: Picture
+    val: tuple[Video, ...]
+
+
+class Clips(NamedTuple):
+    """Where training clips come from, and which at which step, over the videos that can be read."""
+
+    frames: Frames
+    plan: Plan
+
+
+def load_training_data(config: Config, model: VideoTextModel) -> TrainingData:
+    """Corpus, clips and sentences. Raises ConfigError or DataError for what cannot be trained on."""
+    if config.data.video:
+        why = "own recordings have no labels to learn from"
+        raise ConfigError(f"data.video={config.data.video}", why=why, attempt="--data.name=cholec80 --data.root=FOLDER")
+    # Every split takes part: a missing training video is an error too.
+    every = dataclasses.replace(config.data, evaluate=("train", "val", "test"))
+    corpus = load_corpus(every)
+    assemble.check_track(config, corpus)
+    assemble.scored_splits(config, corpus)
+    sampling = assemble.sampling_of(config, model)
+    stride = config.finetune.clip_stride_seconds or sampling.stride_seconds
+    found = training_set(
+        corpus, texts=_texts(config, corpus), use_tools=config.finetune.use_tools, clip_stride_seconds=stride
+    )
+    tokens = assemble.tokenise(config, model, found.sentences)
+    val = tuple(video for video in corpus.of_split("val") if video.id in corpus.moments)
+    return TrainingData(corpus, found, tokens, sampling, model.picture, val)
+
+
+def prepare_clips(config: Config, data: TrainingData, run: Run, *, source: str) -> Clips:
+    """The frames of the training videos; source "cache" stores them where they are not yet, "video" needs no disk.
+
+    Raises DataError or DiskError; videos that cannot be read are left out, and named, only where that is allowed.
+    """
+    section, skip = config.finetune, config.data.skip_unreadable
+    grid = make_grid(data.sampling, section.cache_fps)
+    side = stored_side(data.picture.size, crop_scale=section.crop_scale)
+    reading = assemble.reading_of(config, fps=grid.fps, size=side)
+    if source == "video":
+        found = video_frames(data.set.videos, reading, grid=grid, world=run.world, skip_unreadable=skip)
+    else:
+        place = Place(_store(config), reading, run.world, skip)
+        found = cached_frames(data.set.videos, place, grid=grid)
+    return Clips(found.frames, _plan(config, data.set.without(found.skipped) if found.skipped else data.set))
+
+
+def load_clips(
+    config: Config, data: TrainingData, clips: Clips, world: World, steps: tuple[int, int]
+) -> Generator[Batch, None, None]:
+    """This process's batches of the steps from the first to the second (excluded)."""
+    section = config.finetune
+    loader = Loader(
+        clips.plan,
+        clips.frames,
+        input_ids=data.tokens.input_ids,
+        mask=data.tokens.mask,
+        augmentation=Augmentation(
+            data.picture.size, crop_scale=section.crop_scale, flip=section.flip, colour=section.colour
+        ),
+        world=world,
+        threads=section.load_threads or _threads(),
+        all_sentences=section.loss == "classification",
+    )
+    return loader.batches(*steps)
+
+
+def prepare_validation(
+    config: Config, data: TrainingData, run: Run, *, most: int
+) -> list[tuple[Video, dict[str, Any]]]:
+    """This process's part of the first `most` val videos, with their frames, decoded once and for all."""
+    if not data.val:
+        return []
+    reading = assemble.reading_of(config, fps=data.sampling.fps, size=data.picture.size)
+    place = Place(_store(config), reading, run.world, config.data.skip_unreadable)
+    return validation_frames(data.val[:most], place, sampling=data.sampling).videos
+
+
+def made_up_batch(data: TrainingData, clips: int) -> Batch:
+    """A batch of `clips` black clips with real sentences: what a real one takes in memory."""
+    side, rows = data.picture.size, min(clips, len(data.tokens.input_ids))
+    own = torch.arange(clips) % rows
+    holds = own[None] == torch.arange(rows)[:, None]
+    return Batch(
+        frames=torch.zeros(clips, data.sampling.frames_per_clip, 3, side, side, dtype=torch.uint8),
+        start=0,
+        input_ids=data.tokens.input_ids[:rows],
+        mask=data.tokens.mask[:rows],
+        sentences=own,
+        positives=holds,
+        unknown=torch.zeros_like(holds),
+        names=("made up",) * clips,
+    )
+
+
+def _texts(config: Config, corpus: Corpus) -> dict[str, tuple[str, ...]]:
+    """What every class may be called: its own sentence first, then those of further prompt sets."""
+    texts: dict[str, tuple[str, ...]] = {query.name: (query.text,) for query in corpus.queries}
+    if not config.finetune.prompt_sets:
+        return texts
+    if any(query.kind == "free" for query in corpus.queries):
+        why = "prompt sets are sentences for class names, these queries are their own sentences"
+        raise ConfigError("finetune.prompt_sets", why=why, attempt="leave it empty")
+    for path in prompt_sets(config.finetune.prompt_sets).values():
+        more = read_prompts(path, tuple(texts))
+        texts = {name: (*known, more[name]) for name, known in texts.items()}
+    return texts
+
+
+def _plan(config: Config, found: TrainingSet) -> Plan:
+    section = config.finetune
+    return Plan(
+        found,
+        batch_size=section.batch_size,
+        seed=config.run.seed,
+        jitter_seconds=section.jitter_seconds,
+        balance_phases=section.balance_phases,
+        hard_negatives=section.hard_negatives,
+        drop_last=section.drop_last,
+    )
+
+
+def _store(config: Config) -> FeatureStore:
+    return FeatureStore(Path(config.finetune.cache or Path(config.run.root) / "frames"))
+
+
+def _threads() -> int:
+    """One per core of this process's share but one, which computes."""
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return max(1, min(_MOST_THREADS, len(os.sched_getaffinity(0)) // local - 1))
