@@ -3,6 +3,7 @@
 import logging
 
 from xclip_module import assemble, outcome, outputs
+from xclip_module.check import check_zeroshot
 from xclip_module.config import Config
 from xclip_module.run import Run, launch
 
@@ -22,4 +23,4 @@ def main(config: Config, run: Run) -> dict:
 
 
 if __name__ == "__main__":
-    launch(main, script=__file__)
+    launch(main, script=__file__, check=check_zeroshot)

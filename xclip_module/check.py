@@ -78,7 +78,9 @@ def check_finetune(config: Config, run: Run, is_deep: bool) -> None:
     rate = _try_validation(config, training, run)
     save, size = _try_checkpoint(training, run)
     costs = _Costs(step, rate, save, size, sum(p.numel() * 4 for p in training.model.parameters()))
-    _forecast(*_plan(config, training, costs), run, f"{training.total} steps of {config.finetune.batch_size} clips")
+    _forecast(
+        *_plan(config, training, costs, run), run, f"{training.total} steps of {config.finetune.batch_size} clips"
+    )
 
 
 def _say_data(config: Config, corpus: Corpus, videos: list[Video]) -> None:
@@ -157,7 +159,9 @@ def _try_checkpoint(training: finetuning.Training, run: Run) -> tuple[float, int
     return spent.seconds, size
 
 
-def _plan(config: Config, training: finetuning.Training, costs: _Costs) -> tuple[dict[str, float], dict[str, int]]:
+def _plan(
+    config: Config, training: finetuning.Training, costs: _Costs, run: Run
+) -> tuple[dict[str, float], dict[str, int]]:
     """Seconds and bytes of the whole run by part."""
     section, steps = config.finetune, training.total
     rules = finetuning.make_rules(config, training, 1)
@@ -172,7 +176,7 @@ def _plan(config: Config, training: finetuning.Training, costs: _Costs) -> tuple
     }
     # Two checkpoints are kept while a third is written; best and last weights.
     size = {"checkpoints": 3 * costs.checkpoint, "weights": 2 * costs.model}
-    return seconds, size | forecast_frames(config, training.data)
+    return seconds, size | forecast_frames(config, training.data, run)
 
 
 def _forecast(seconds: dict[str, float], size: dict[str, int], run: Run, note: str) -> None:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,13 +14,13 @@ from xclip_module.datasets.augment import Augmentation
 from xclip_module.datasets.catalogue import load_corpus
 from xclip_module.datasets.corpus import Corpus, Video
 from xclip_module.datasets.features import FeatureStore
-from xclip_module.datasets.frame_cache import Frames, cached_frames, stored_side, video_frames
+from xclip_module.datasets.frame_cache import Frames, cached_frames, jpeg_content, stored_side, video_frames
 from xclip_module.datasets.loader import Loader
 from xclip_module.datasets.prompts import prompt_sets, read_prompts
 from xclip_module.datasets.sampling_plan import Plan
-from xclip_module.datasets.stored_frames import Place, make_grid
+from xclip_module.datasets.stored_frames import Content, Grid, Place, estimate, make_grid
 from xclip_module.datasets.training_set import TrainingSet, training_set
-from xclip_module.datasets.validation_frames import validation_frames
+from xclip_module.datasets.validation_frames import picture_content, validation_frames
 from xclip_module.datasets.windows import Sampling
 from xclip_module.distributed import World
 from xclip_module.errors import ConfigError
@@ -78,16 +78,23 @@ def prepare_clips(config: Config, data: TrainingData, run: Run, *, source: str) 
 
     Raises DataError or DiskError; videos that cannot be read are left out, and named, only where that is allowed.
     """
-    section, skip = config.finetune, config.data.skip_unreadable
-    grid = make_grid(data.sampling, section.cache_fps)
-    side = stored_side(data.picture.size, crop_scale=section.crop_scale)
-    reading = assemble.reading_of(config, fps=grid.fps, size=side)
+    place, grid = _training_place(config, data, run.world)
     if source == "video":
-        found = video_frames(data.set.videos, reading, grid=grid, world=run.world, skip_unreadable=skip)
+        found = video_frames(
+            data.set.videos, place.reading, grid=grid, world=run.world, skip_unreadable=place.skip_unreadable
+        )
     else:
-        place = Place(_store(config), reading, run.world, skip)
         found = cached_frames(data.set.videos, place, grid=grid)
     return Clips(found.frames, _plan(config, data.set.without(found.skipped) if found.skipped else data.set))
+
+
+def forecast_frames(config: Config, data: TrainingData, run: Run) -> dict[str, int]:
+    """Bytes that frames still to be stored will take, by kind."""
+    place, grid = _training_place(config, data, run.world)
+    sizes = {"validation frames": _estimate(data.val, picture_content(), *_validation_place(config, data, run.world))}
+    if config.finetune.frames == "cache":
+        sizes["training frames"] = _estimate(data.set.videos, jpeg_content(), place, grid)
+    return sizes
 
 
 def load_clips(
@@ -116,8 +123,7 @@ def prepare_validation(
     """This process's part of the first `most` val videos, with their frames, decoded once and for all."""
     if not data.val:
         return []
-    reading = assemble.reading_of(config, fps=data.sampling.fps, size=data.picture.size)
-    place = Place(_store(config), reading, run.world, config.data.skip_unreadable)
+    place, _ = _validation_place(config, data, run.world)
     return validation_frames(data.val[:most], place, sampling=data.sampling).videos
 
 
@@ -163,6 +169,22 @@ def _plan(config: Config, found: TrainingSet) -> Plan:
         hard_negatives=section.hard_negatives,
         drop_last=section.drop_last,
     )
+
+
+def _training_place(config: Config, data: TrainingData, world: World) -> tuple[Place, Grid]:
+    grid = make_grid(data.sampling, config.finetune.cache_fps)
+    side = stored_side(data.picture.size, crop_scale=config.finetune.crop_scale)
+    reading = assemble.reading_of(config, fps=grid.fps, size=side)
+    return Place(_store(config), reading, world, config.data.skip_unreadable), grid
+
+
+def _validation_place(config: Config, data: TrainingData, world: World) -> tuple[Place, Grid]:
+    reading = assemble.reading_of(config, fps=data.sampling.fps, size=data.picture.size)
+    return Place(_store(config), reading, world, config.data.skip_unreadable), make_grid(data.sampling, 0.0)
+
+
+def _estimate(videos: Sequence[Video], content: Content, place: Place, grid: Grid) -> int:
+    return round(estimate(videos, content, place, grid=grid)[1])
 
 
 def _store(config: Config) -> FeatureStore:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 
-from xclip_module.benchmark import decoding, localisation, similarity, zeroshot
+from xclip_module.benchmark import decoding, frames, localisation, similarity, zeroshot
 from xclip_module.errors import UserError
 
-_PARTS = ("zeroshot", "similarity", "decode", "localisation")
+_PARTS = ("zeroshot", "similarity", "decode", "frames", "localisation")
 
 
 def main(arguments: list[str]) -> int:
@@ -31,6 +31,7 @@ def main(arguments: list[str]) -> int:
         "similarity": lambda: similarity.run(device),
         "localisation": lambda: localisation.run(labels=chosen.labels),
         "decode": lambda: decoding.run(torch.device("cpu"), seconds=chosen.seconds),
+        "frames": lambda: frames.run(torch.device("cpu"), seconds=chosen.seconds),
     }
     for part in chosen.parts or _PARTS:
         try:

@@ -46,6 +46,11 @@ class Reading:
         return {"fps": self.fps, "size": self.size, "crop": self.crop, "decoder": self.decoder, "readers": readers}
 
 
+def stored_key(video: Video, key: Mapping[str, Any], reading: Reading) -> dict[str, Any]:
+    """The whole key under which `feature_pass` stores a video's arrays. Raises OSError for a file that is not there."""
+    return {**key, **reading.key(), "video": video.id, "file": identity(video.source)}
+
+
 def feature_pass(
     videos: Sequence[Video],
     encode: Encode,
@@ -54,23 +59,25 @@ def feature_pass(
     key: Mapping[str, Any],
     reading: Reading,
     progress: Progress,
+    mapped: bool = False,
 ) -> Generator[tuple[Video, Arrays | DataError], None, None]:
     """Every video with its arrays, or with the DataError that says why there are none; stored ones come first.
 
     Closing the generator ends the reading threads.
     The arrays are the encoder's, with "duration" (seconds) and "frames" (grid frames) added.
     key: what the arrays depend on beside the reading and the file (weights, precision, cut of clips).
+    mapped: stored arrays stay in their files, see `FeatureStore.load`.
     """
     keys: dict[str, dict[str, Any]] = {}
     unread = []
     for video in videos:
         stored: Arrays | DataError | None
         try:
-            keys[video.id] = {**key, **reading.key(), "video": video.id, "file": identity(video.source)}
+            keys[video.id] = stored_key(video, key, reading)
         except OSError as error:
             stored = DataError("unreadable video", error.filename, error.strerror or "", f"ls -l {error.filename}")
         else:
-            stored = store.load(keys[video.id])
+            stored = store.load(keys[video.id], mapped=mapped)
         if stored is None:
             unread.append(video)
         else:
@@ -90,7 +97,7 @@ def _read(
         [Job(video.id, video.source, reading.fps) for video in videos],
         size=reading.size,
         crop=reading.crop,
-        threads=reading.threads or _default_threads(),
+        threads=reading.threads or default_threads(),
         batch=reading.batch,
         decoder=reading.decoder,
         timeout_seconds=reading.timeout_seconds,
@@ -114,7 +121,7 @@ def _read_one(video: Video, job: Job, batches: Iterator[Batch], encode: Encode, 
     assert job.times is not None, "an opened job knows its times"
     assert not isinstance(job.source, Path), "an opened job is probed"
     frames, duration = len(job.times), round(job.source.duration, 6)
-    _check_length(video, duration)
+    check_length(video, duration)
 
     def counted() -> Iterator[Tensor]:
         for batch in batches:
@@ -127,13 +134,13 @@ def _read_one(video: Video, job: Job, batches: Iterator[Batch], encode: Encode, 
 
 def _checked(video: Video, arrays: Arrays) -> Arrays | DataError:
     try:
-        _check_length(video, float(arrays["duration"]))
+        check_length(video, float(arrays["duration"]))
     except DataError as error:
         return error
     return arrays
 
 
-def _check_length(video: Video, duration: float) -> None:
+def check_length(video: Video, duration: float) -> None:
     """Refuses labels of another video: their length and the file's must agree to the labels' own period."""
     place = video.source.folder if isinstance(video.source, FrameFolder) else video.source
     if video.label_seconds and abs(duration - video.label_seconds) > video.label_tolerance + 1e-6:
@@ -148,7 +155,8 @@ def _check_length(video: Video, duration: float) -> None:
         raise DataError("a moment beyond the video's end", place, found, "mend its annotation")
 
 
-def _default_threads() -> int:
+def default_threads() -> int:
+    """Reading threads where none are configured: one per two cores of this process's share, at most 8."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return max(1, min(_MOST_THREADS, cores // (2 * local)))

@@ -17,6 +17,9 @@ from xclip_module.datasets.frame_folder import FrameFolder
 # Part of every key: raised when the meaning of stored arrays changes.
 FORMAT = 1
 
+# What the header of a safetensors file calls the types of stored arrays.
+_DTYPES = {"U8": np.uint8, "I64": np.int64, "F16": np.float16, "F32": np.float32, "F64": np.float64}
+
 log = logging.getLogger(__name__)
 
 
@@ -38,14 +41,19 @@ class FeatureStore:
         name = "".join(letter if letter.isalnum() else "_" for letter in str(key.get("video", "")))[-60:]
         return self.folder / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:24]}.safetensors"
 
-    def load(self, key: Mapping[str, Any]) -> dict[str, np.ndarray] | None:
-        """The stored arrays, or None when there are none or the file is damaged (said in the log)."""
+    def load(self, key: Mapping[str, Any], *, mapped: bool = False) -> dict[str, np.ndarray] | None:
+        """The stored arrays, or None when there are none or the file is damaged (said in the log).
+
+        mapped: they stay in the file and are read where they are used, once for all processes of a machine. Writing
+        into such an array changes a private copy, never the file.
+        """
         path = self.path(key)
         try:
             if not path.exists():
                 return None
             with safetensors.safe_open(path, framework="numpy") as file:
-                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+                names = file.keys()
+                arrays = _map(path) if mapped else {name: file.get_tensor(name) for name in names}
                 digest = (file.metadata() or {}).get("digest")
         except (OSError, safetensors.SafetensorError) as error:
             log.warning("%s is unreadable (%s): encoded again", path, error)
@@ -70,6 +78,21 @@ def identity(source: Path | FrameFolder) -> dict[str, Any]:
         return {"path": str(source.folder.resolve()), "frames": len(stats), "digest": digest}
     stat = source.stat()
     return {"path": str(source.resolve()), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+
+
+def _map(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a sound file without reading them: after 8 bytes, the length of a JSON header with their places."""
+    # Not mode "r": torch warns of every tensor made from an array that cannot be written.
+    content = np.asarray(np.memmap(path, np.uint8, mode="c"))
+    start = 8 + int.from_bytes(content[:8].tobytes(), "little")
+    entries = json.loads(content[8:start].tobytes())
+    entries.pop("__metadata__", None)
+    return {
+        name: content[start + entry["data_offsets"][0] : start + entry["data_offsets"][1]]
+        .view(_DTYPES[entry["dtype"]])
+        .reshape(entry["shape"])
+        for name, entry in entries.items()
+    }
 
 
 def _digest(arrays: Mapping[str, np.ndarray]) -> str:

@@ -1,8 +1,13 @@
 """Which parameters of a model come pretrained, stay frozen, or are recomputed; for every family."""
 
 import re
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
+import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from xclip_module.models.ms_xclip import MicrosoftXClip
 from xclip_module.models.two_tower import TwoTower
@@ -11,7 +16,8 @@ Model = TwoTower | MicrosoftXClip
 
 _TOWERS = ("frame_encoder.", "text_encoder.")
 # What lies under or in the numbered blocks of a tower; what lies over them (last norm, projection) matches nowhere.
-_BOTTOM = re.compile(r"(?:text|vision)_model\.(?:embeddings|pre_layr?norm|encoder\.layers\.(?P<block>\d+))\.")
+_BOTTOM = re.compile(r"(?:text|vision)_model\.(?:embeddings|pre_lay(?:er|r)norm|encoder\.layers\.(?P<block>\d+))\.")
+_BLOCK = re.compile(r"(?:text|vision)_model\.encoder\.layers\.\d+$")
 _PATCHES = "embeddings.patch_embedding.weight"
 
 
@@ -53,15 +59,20 @@ def freeze_(model: Model, layers: int) -> list[str]:
 def checkpoint_activations_(model: Model) -> None:
     """Lets the towers keep one activation per block and compute the others again in the backward pass (train mode).
 
-    Temporal header and head keep theirs: they are small beside the towers. Dropout is repeated, not drawn anew.
+    Temporal header and head keep theirs: they are small beside the towers. Dropout is repeated, not drawn anew. Not by
+    transformers' own switch, whose name changes in version 6 and which lets gradients into frozen embeddings.
     """
-    towers = (
-        [model.model] if isinstance(model, MicrosoftXClip) else [model.frame_encoder.tower, model.text_encoder.tower]
-    )
-    for tower in towers:
-        tower.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    for name, block in model.named_modules():
+        if _BLOCK.search(name):
+            block.forward = partial(_recompute, block, block.forward)
 
 
 def logit_scale(model: Model) -> nn.Parameter:
     """The learned logarithm of the factor on cosines."""
     return model.model.logit_scale if isinstance(model, MicrosoftXClip) else model.logit_scale
+
+
+def _recompute(block: nn.Module, forward: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    if not (block.training and torch.is_grad_enabled()):
+        return forward(*arguments, **options)
+    return checkpoint(forward, *arguments, use_reentrant=False, **options)

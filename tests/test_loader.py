@@ -1,0 +1,163 @@
+import re
+import threading
+
+import pytest
+import torch
+from small_training import NumberedFrames, small_set
+
+from xclip_module.datasets.augment import Augmentation
+from xclip_module.datasets.loader import Loader
+from xclip_module.datasets.sampling_plan import Plan
+from xclip_module.distributed import World
+from xclip_module.errors import DataError
+
+SET = small_set()
+INPUT_IDS = torch.arange(60).view(10, 6)
+MASK = torch.arange(6) < (torch.arange(10) % 5 + 2)[:, None]
+AUGMENTATION = Augmentation(size=12, crop_scale=0.5, flip=0.5, colour=0.3)
+
+
+def loader(*, threads=0, rank=0, size=1, frames=None, batch_size=8, all_sentences=False, **changes):
+    plan = Plan(SET, **{"batch_size": batch_size, "seed": 5, "jitter_seconds": 0.5, **changes})
+    return Loader(
+        plan,
+        frames or NumberedFrames(),
+        input_ids=INPUT_IDS,
+        mask=MASK,
+        augmentation=AUGMENTATION,
+        world=World(rank, size, torch.device("cpu")),
+        threads=threads,
+        all_sentences=all_sentences,
+    )
+
+
+def collect(start, stop, **settings):
+    return list(loader(**settings).batches(start, stop))
+
+
+def same(one, other):
+    return all(torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b for a, b in zip(one, other, strict=True))
+
+
+def clip_threads():
+    return [thread for thread in threading.enumerate() if thread.name.startswith("clips")]
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_batches_are_the_same_for_any_number_of_threads_and_any_first_step(threads):
+    expected = collect(0, 14)
+    found = collect(0, 14, threads=threads)
+    assert len(found) == len(expected) == 14
+    assert all(map(same, found, expected))
+    assert all(map(same, collect(9, 14, threads=threads), expected[9:]))
+
+
+@pytest.mark.parametrize("size", [2, 3, 5])
+def test_the_shares_of_all_processes_are_the_batch_of_one(size):
+    """12 steps, of which the last has two clips: more processes than clips."""
+    whole = collect(0, 12)
+    shares = [collect(0, 12, rank=rank, size=size) for rank in range(size)]
+    for step, batch in enumerate(whole):
+        parts = [share[step] for share in shares]
+        assert torch.equal(torch.cat([part.frames for part in parts]), batch.frames)
+        counts = [len(part.frames) for part in parts]
+        assert counts == sorted(counts, reverse=True)
+        assert max(counts) - min(counts) <= 1
+        assert [part.start for part in parts] == [sum(counts[:rank]) for rank in range(size)]
+        assert all(same(part._replace(frames=0, start=0), batch._replace(frames=0, start=0)) for part in parts)
+
+
+def test_an_empty_share_has_the_shape_of_clips():
+    (batch,) = collect(11, 12, rank=4, size=5, threads=2)
+    assert batch.frames.shape == (0, 4, 3, 12, 12)
+    assert batch.frames.dtype == torch.uint8
+    assert len(batch.names) == 2
+
+
+def test_a_batch_is_what_its_plan_says():
+    made = loader(hard_negatives=0.25)
+    plan = Plan(SET, batch_size=8, seed=5, jitter_seconds=0.5, hard_negatives=0.25)
+    for step, batch in enumerate(made.batches(0, 3)):
+        samples = plan.samples(step)
+        found = plan.positives(samples)
+        assert batch.names == tuple(f"{sample.video} at {sample.time:.1f} s" for sample in samples)
+        assert torch.equal(batch.input_ids, INPUT_IDS[found.rows])
+        assert torch.equal(batch.mask, MASK[found.rows])
+        assert batch.sentences.tolist() == found.sentences.tolist()
+        assert batch.positives.tolist() == found.positives.tolist()
+        assert batch.unknown.tolist() == found.unknown.tolist()
+        assert batch.sentences.dtype == batch.input_ids.dtype == torch.int64
+
+
+def test_for_classification_all_sentences_take_part():
+    (batch,) = collect(0, 1, all_sentences=True)
+    assert torch.equal(batch.input_ids, INPUT_IDS)
+    assert batch.positives.shape == batch.unknown.shape == (10, 8)
+
+
+def test_the_same_clip_looks_different_in_another_epoch():
+    """Without jitter, by its name: 90 clips, twice."""
+    first, second = (dict(zip(b.names, b.frames, strict=True)) for b in collect(0, 2, batch_size=90, jitter_seconds=0))
+    assert first.keys() == second.keys()
+    assert sum(torch.equal(first[name], second[name]) for name in first) < 5
+
+
+class BrokenFrames(NumberedFrames):
+    def clip(self, video, time):
+        if video == "b":
+            raise DataError("cannot decode", "b.mp4", "damaged at 3.0 s")
+        return super().clip(video, time)
+
+
+@pytest.mark.parametrize("threads", [0, 3])
+def test_a_clip_that_cannot_be_read_is_named(threads):
+    with pytest.raises(DataError, match=r"cannot prepare clip: b at \d+\.\d s: cannot decode: b.mp4: damaged at 3.0 s"):
+        collect(0, 12, frames=BrokenFrames(), threads=threads)
+    assert not clip_threads()
+
+
+@pytest.mark.parametrize("threads", [0, 3])
+def test_a_mistake_of_ours_names_the_clip_too(threads):
+    class Odd(NumberedFrames):
+        def clip(self, video, time):
+            return super().clip(video, time)[:3]
+
+    with pytest.raises(RuntimeError) as ended:
+        collect(0, 12, frames=Odd(), threads=threads)
+    assert re.fullmatch(r"while clip [abc] at \d+\.\d s was prepared", ended.value.__notes__[0])
+
+
+def test_closing_ends_the_threads():
+    batches = loader(threads=3).batches(0, 100)
+    next(batches)
+    assert clip_threads()
+    batches.close()
+    assert not clip_threads()
+
+
+def test_no_more_is_prepared_than_a_few_batches():
+    asked = []
+
+    class Counting(NumberedFrames):
+        def clip(self, video, time):
+            asked.append(video)
+            return super().clip(video, time)
+
+    batches = loader(threads=4, frames=Counting()).batches(0, 100)
+    next(batches)
+    batches.close()
+    assert len(asked) <= 4 * 8
+
+
+def test_threads_that_prepare_clips_compute_on_one_core_and_leave_the_others_alone():
+    seen = []
+
+    class Looking(NumberedFrames):
+        def clip(self, video, time):
+            seen.append(torch.get_num_threads())
+            return super().clip(video, time)
+
+    before = torch.get_num_threads()
+    collect(0, 2, frames=Looking(), threads=2)
+    assert set(seen) == {1}
+    assert torch.get_num_threads() == before

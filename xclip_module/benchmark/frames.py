@@ -1,0 +1,71 @@
+"""Training clips in random order: from stored JPEG files beside straight from the video."""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from xclip_module.benchmark.meter import Cost, measured, table
+from xclip_module.benchmark.video import write_long_video
+from xclip_module.datasets.corpus import Video
+from xclip_module.datasets.feature_pass import Reading
+from xclip_module.datasets.features import FeatureStore
+from xclip_module.datasets.frame_cache import Frames, cached_frames, stored_side, video_frames
+from xclip_module.datasets.stored_frames import Place, make_grid
+from xclip_module.datasets.windows import Sampling
+from xclip_module.distributed import World
+
+_CLIPS = 40
+_SAMPLING = Sampling(16.0, 16, 4.0)
+_VIDEO, _CACHE = "from the video", "from JPEG files"
+
+
+def run(device: torch.device, *, seconds: int, size: tuple[int, int] = (854, 480)) -> str:
+    """CPU seconds of the same clips from either source, one thread each, and what the files cost once."""
+    grid, world = make_grid(_SAMPLING, 0.0), World(0, 1, device)
+    reading = Reading(
+        fps=grid.fps,
+        size=stored_side(224, crop_scale=0.7),
+        crop="center",
+        batch=64,
+        decoder="auto",
+        threads=0,
+        timeout_seconds=120.0,
+    )
+    rows: dict[str, Cost] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        path = write_long_video(Path(folder) / "long.mp4", seconds=seconds, size=size)
+        videos = [Video("long", path, "train", label_seconds=float(seconds))]
+        place = Place(FeatureStore(Path(folder) / "frames"), reading, world, skip_unreadable=False)
+        with measured(device) as making:
+            cached = cached_frames(videos, place, grid=grid).frames
+        straight = video_frames(videos, reading, grid=grid, world=world, skip_unreadable=False).frames
+        times = np.random.default_rng(0).uniform(0, seconds, _CLIPS)
+        clips = {}
+        for name, frames in ((_VIDEO, straight), (_CACHE, cached)):
+            with measured(device) as rows[name]:
+                clips[name] = _small(frames, times)
+        stored = sum(file.stat().st_size for file in place.store.folder.iterdir())
+    difference = np.abs(clips[_VIDEO].astype(int) - clips[_CACHE]).mean()
+    saved = (rows[_VIDEO].cpu_seconds - rows[_CACHE].cpu_seconds) / _CLIPS
+    count = seconds * grid.fps
+    return "\n".join(
+        [
+            f"frames: {_CLIPS} clips of 16 frames over 16 s at random times of {seconds} s of {size[0]}x{size[1]} "
+            "H.264, one thread; CPU seconds compared",
+            table(rows, against=_VIDEO, by="cpu_seconds", notes={name: _rate(cost) for name, cost in rows.items()}),
+            f"pixels differ by {difference:.2f} of 255 on average; {stored / 1e6:.1f} MB on disk, "
+            f"{stored / count / 1e3:.1f} kB a frame; made in {making.cpu_seconds:.1f} CPU s, "
+            f"as much as {making.cpu_seconds / saved:.0f} clips save",
+        ]
+    )
+
+
+def _small(frames: Frames, times: np.ndarray) -> np.ndarray:
+    """Every eighth pixel of the clips; all of them would not fit in memory."""
+    return np.stack([frames.clip("long", time)[:, :, ::8, ::8].numpy() for time in times.tolist()])
+
+
+def _rate(cost: Cost) -> str:
+    return f"{_CLIPS / cost.seconds:.1f} clips/s"
