@@ -86,7 +86,8 @@ def main(root: Path, seed: int, kills: int, number: int, arguments: list[str]) -
     draw, codes = random.Random(seed), []
     while len(codes) < kills:
         child = begin(root, "killed", arguments)
-        time.sleep(draw.uniform(0.05, 0.8 * seconds / max(1, kills / 8)))
+        # Most of them while it trains: a start takes about a second, and the killed starts share what there is to do.
+        time.sleep(draw.uniform(0.05, 1 + 2 * seconds / kills))
         os.kill(child, number)
         codes.append(finish(child))
     code = finish(begin(root, "killed", arguments))

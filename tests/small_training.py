@@ -15,7 +15,7 @@ SAMPLING = Sampling(4.0, 4, 1.0)
 
 
 def corpus(**changes):
-    """Three training videos of 30 s and one of each other split; the first has phases only, the last no labels."""
+    """Three labelled training videos of 30 s, the first without tools, the last with 2 s of nothing; val and test."""
     queries = [Query(name, f"the {name}", "phase") for name in PHASES]
     queries += [Query(name, f"a {name}", "tool") for name in TOOLS]
     phases = {"P0": ((0.0, 6.0), (20.0, 30.0)), "P1": ((6.0, 17.5),), "P2": ((17.5, 20.0),)}
@@ -23,7 +23,7 @@ def corpus(**changes):
     moments = {
         "a": phases,
         "b": {**phases, **tools},
-        "c": {"P0": (), "P1": ((0.0, 29.0),), "P2": (), "T0": (), "T1": ((28.0, 30.0),)},
+        "c": {"P0": (), "P1": ((0.0, 12.0), (14.0, 29.0)), "P2": (), "T0": (), "T1": ((28.0, 30.0),)},
         "v": phases,
         "t": phases,
     }

@@ -243,7 +243,7 @@ def test_the_loss_scale_scales_every_gradient():
 
 
 def test_an_autocast_around_the_step_does_not_lose_the_encoders_gradients(monkeypatch):
-    """Autocast remembers a weight's cast, and one that was made without graph would be used in the second forward."""
+    """Autocast remembers a weight's cast; older versions gave one made without graph to the second forward."""
     monkeypatch.setattr(torch.Tensor, "float", _float)
     model, batch = build("clip4clip").float().eval(), make_batch(6, 5)
     calls = calls_of(model, to_pixels=lambda frames: to_pixels(frames).float())

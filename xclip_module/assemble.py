@@ -51,6 +51,13 @@ class Setup(NamedTuple):
     is_untrained: bool
 
 
+class Queries(NamedTuple):
+    """All sentences of a run as tokens, and which of them are what; see `Setup`."""
+
+    tokens: Tokens
+    rows: Mapping[str, slice]
+
+
 class Scored(NamedTuple):
     """Curves in the order of the corpus, the same by further prompt set, and the videos left out with the reason."""
 
@@ -63,7 +70,8 @@ def set_up(config: Config, run: Run) -> Setup:
     """Corpus, model and encoded queries of a run, in that order, so that cheap mistakes show first."""
     corpus = load_corpus(config.data)
     check_track(config, corpus)
-    return encode_queries(config, corpus, build_model(config, run.world), run.world)
+    model = build_model(config, run.world)
+    return encode_queries(config, corpus, model, read_queries(config, corpus, model), run.world)
 
 
 def check_track(config: Config, corpus: Corpus) -> None:
@@ -74,18 +82,24 @@ def check_track(config: Config, corpus: Corpus) -> None:
         raise ConfigError(f"eval.track={config.eval.track}", why=why, attempt=f"--eval.track={tracks[-1]}")
 
 
-def encode_queries(config: Config, corpus: Corpus, model: VideoTextModel, world: World) -> Setup:
-    """What scoring needs beside the videos, for the model's present weights."""
-    sampling = sampling_of(config, model)
-    chosen = precision.choose(config.run.precision, world.device)
+def read_queries(config: Config, corpus: Corpus, model: VideoTextModel) -> Queries:
+    """The sentences to score, with further prompt sets and background, for the model's tokenizer."""
     sentences = _sentences(config, corpus)
     tokens = tokenise(config, model, [text for group in sentences.values() for text in group])
-    encode = in_precision(model.encode_text, chosen, world.device)
-    text = encode(tokens.input_ids.to(world.device), tokens.mask.to(world.device))
     rows, start = {}, 0
     for name, group in sentences.items():
         rows[name] = slice(start, start := start + len(group))
-    return Setup(corpus, model, text, rows, sampling, chosen, config.model.weights.startswith(UNTRAINED))
+    return Queries(tokens, rows)
+
+
+def encode_queries(config: Config, corpus: Corpus, model: VideoTextModel, queries: Queries, world: World) -> Setup:
+    """What scoring needs beside the videos, for the model's present weights."""
+    sampling = sampling_of(config, model)
+    chosen = precision.choose(config.run.precision, world.device)
+    encode = in_precision(model.encode_text, chosen, world.device)
+    text = encode(queries.tokens.input_ids.to(world.device), queries.tokens.mask.to(world.device))
+    is_untrained = config.model.weights.startswith(UNTRAINED)
+    return Setup(corpus, model, text, queries.rows, sampling, chosen, is_untrained)
 
 
 def sampling_of(config: Config, model: VideoTextModel) -> Sampling:

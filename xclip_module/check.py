@@ -137,8 +137,9 @@ def _try_validation(config: Config, training: finetuning.Training, run: Run) -> 
     if not training.has_val:
         log.warning("no val split: nothing will choose a best step")
         return 0.0
+    data = training.data
     with _timed("a validation on one video") as spent:
-        validate(config, training.data.corpus, training.model, training.val, run)
+        validate(config, data.corpus, training.model, data.queries, training.val, run)
     durations = [float(arrays["duration"]) for _, arrays in training.val]
     return spent.seconds / sum(durations) if durations else 0.0
 

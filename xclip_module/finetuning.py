@@ -286,8 +286,9 @@ def _announce(config: Config, training: Training, rules: Rules, micro: int, run:
 
 
 def _validated(config: Config, training: Training, run: Run, lines: TrainingLog) -> dict[str, Any]:
+    data = training.data
     run.status.update(phase="validation")
-    row = validate(config, training.data.corpus, training.model, training.val, run)
+    row = validate(config, data.corpus, training.model, data.queries, training.val, run)
     lines.validation(training.trainer.progress.step, row)
     return row
 

@@ -34,13 +34,14 @@ _MOST_THREADS = 16
 class TrainingData(NamedTuple):
     """All but the pixels.
 
-    set: clips and sentences.  tokens: of all its sentences.  val: videos that choose the best step, empty where there
-    is no val split.
+    set: clips and sentences.  tokens: of all its sentences.  queries: what validation asks.  val: videos that choose
+    the best step, empty where there is no val split.
     """
 
     corpus: Corpus
     set: TrainingSet
     tokens: Tokens
+    queries: assemble.Queries
     sampling: Sampling
     picture: Picture
     val: tuple[Video, ...]
@@ -68,9 +69,10 @@ def load_training_data(config: Config, model: VideoTextModel) -> TrainingData:
     found = training_set(
         corpus, texts=_texts(config, corpus), use_tools=config.finetune.use_tools, clip_stride_seconds=stride
     )
+    queries = assemble.read_queries(config, corpus, model)
     tokens = assemble.tokenise(config, model, found.sentences)
     val = tuple(video for video in corpus.of_split("val") if video.id in corpus.moments)
-    return TrainingData(corpus, found, tokens, sampling, model.picture, val)
+    return TrainingData(corpus, found, tokens, queries, sampling, model.picture, val)
 
 
 def prepare_clips(config: Config, data: TrainingData, run: Run, *, source: str) -> Clips:

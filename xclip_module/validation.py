@@ -20,14 +20,19 @@ NUMBERS = ("AUROC", "AUPRC", "mAP@0.5", "R1@0.5", "mIoU")
 
 
 def validate(
-    config: Config, corpus: Corpus, model: VideoTextModel, frames: Sequence[tuple[Video, Arrays]], run: Run
+    config: Config,
+    corpus: Corpus,
+    model: VideoTextModel,
+    queries: assemble.Queries,
+    frames: Sequence[tuple[Video, Arrays]],
+    run: Run,
 ) -> dict[str, float | None]:
     """The macro numbers of the run's track over all processes' videos, the same on every process.
 
     frames: this process's val videos with their pictures [N, 3, H, H] uint8 on the frame grid, exactly those that
     `assemble.score_videos` would decode, so that the numbers are those of run_zeroshot with these weights.
     """
-    setup = assemble.encode_queries(config, corpus, model, run.world)
+    setup = assemble.encode_queries(config, corpus, model, queries, run.world)
     own = [_curve(config, setup, video, arrays, run.world.device) for video, arrays in frames]
     curves = [curve for share in distributed.gather(own, run.world) for curve in share]
     questions = [Question(query.name, query.kind) for query in corpus.queries]

@@ -8,6 +8,7 @@ import torch
 
 from xclip_module.benchmark.meter import Cost, measured, table
 from xclip_module.benchmark.video import write_long_video
+from xclip_module.datasets.augment import Augmentation, augment
 from xclip_module.datasets.corpus import Video
 from xclip_module.datasets.feature_pass import Reading
 from xclip_module.datasets.features import FeatureStore
@@ -18,7 +19,8 @@ from xclip_module.distributed import World
 
 _CLIPS = 40
 _SAMPLING = Sampling(16.0, 16, 4.0)
-_VIDEO, _CACHE = "from the video", "from JPEG files"
+_VIDEO, _CACHE, _VIEWS = "from the video", "from JPEG files", "from JPEG files, augmented"
+_AUGMENTATION = Augmentation(224, crop_scale=0.7, colour=0.2)
 
 
 def run(device: torch.device, *, seconds: int, size: tuple[int, int] = (854, 480)) -> str:
@@ -46,6 +48,9 @@ def run(device: torch.device, *, seconds: int, size: tuple[int, int] = (854, 480
         for name, frames in ((_VIDEO, straight), (_CACHE, cached)):
             with measured(device) as rows[name]:
                 clips[name] = _small(frames, times)
+        with measured(device) as rows[_VIEWS]:
+            for number, time in enumerate(times.tolist()):
+                augment(cached.clip("long", time), _AUGMENTATION, seed=(number,))
         stored = sum(file.stat().st_size for file in place.store.folder.iterdir())
     difference = np.abs(clips[_VIDEO].astype(int) - clips[_CACHE]).mean()
     saved = (rows[_VIDEO].cpu_seconds - rows[_CACHE].cpu_seconds) / _CLIPS

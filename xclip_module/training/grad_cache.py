@@ -81,8 +81,6 @@ def backward(
     passes = [_passes(side, micro_batch_size, before) for side in sides]
     kept = [_first_pass(forwards) for forwards in passes]
     leaves = [_gather(parts, side.shares, world, group) for parts, side in zip(kept, sides, strict=True)]
-    # An autocast around this call would hand the weights that it cast without graph to the second forwards.
-    torch.clear_autocast_cache()
     torch.manual_seed(chunk_seed(seed, 0, "head", 0))
     result = _head(calls.similarity(*leaves), batch, loss=loss, scale=scale)
     for forwards, parts, leaf, side in zip(passes, kept, leaves, sides, strict=True):
