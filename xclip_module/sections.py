@@ -177,7 +177,9 @@ class FinetuneConfig:
         False, "towers compute activations twice and keep few: less memory, a third more time", is_free=True
     )
     clip_stride_seconds: float = _key(0.0, "seconds between the clips of an epoch; 0 = data.stride_seconds", least=0.01)
-    jitter_seconds: float = _key(0.5, "a clip moves by up to so much, either way", least=0)
+    jitter_seconds: float = _key(
+        2.0, "a clip moves by up to so much, either way, on the grid of cache_fps; its labels move too", least=0
+    )
     crop_scale: float = _key(
         0.7, "least share of the picture that a random crop keeps; 1 = no crop", least=0.05, most=1
     )

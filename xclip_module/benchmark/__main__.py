@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 
-from xclip_module.benchmark import decoding, frames, localisation, similarity, zeroshot
+from xclip_module.benchmark import decoding, frames, localisation, similarity, training, zeroshot
 from xclip_module.errors import UserError
 
-_PARTS = ("zeroshot", "similarity", "decode", "frames", "localisation")
+_PARTS = ("zeroshot", "similarity", "decode", "frames", "train", "localisation")
 
 
 def main(arguments: list[str]) -> int:
@@ -18,6 +18,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"any of {', '.join(_PARTS)}; all when none is named")
     parser.add_argument("--seconds", type=int, default=300, help="length of the synthetic video")
     parser.add_argument("--patch", type=int, default=32, choices=(32, 16), help="ViT-B/32 or ViT-B/16")
+    parser.add_argument("--clips", type=int, default=64, help="batch of a training step")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument(
         "--labels", type=Path, help="folder of a Cholec80 copy: compares segmenters on simulated curves over its phases"
@@ -31,6 +32,7 @@ def main(arguments: list[str]) -> int:
         "similarity": lambda: similarity.run(device),
         "localisation": lambda: localisation.run(labels=chosen.labels),
         "decode": lambda: decoding.run(torch.device("cpu"), seconds=chosen.seconds),
+        "train": lambda: training.run(device, clips=chosen.clips, patch=chosen.patch),
         "frames": lambda: frames.run(torch.device("cpu"), seconds=chosen.seconds),
     }
     for part in chosen.parts or _PARTS:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 
 from xclip_module.benchmark.meter import Cost, measured, table
 from xclip_module.benchmark.video import write_long_video
@@ -48,7 +49,8 @@ def run(device: torch.device, *, seconds: int, size: tuple[int, int] = (854, 480
         for name, frames in ((_VIDEO, straight), (_CACHE, cached)):
             with measured(device) as rows[name]:
                 clips[name] = _small(frames, times)
-        with measured(device) as rows[_VIEWS]:
+        torch.get_num_threads()  # torch sets its own number when first asked, and would overrule the next line
+        with threadpool_limits(1, user_api="openmp"), measured(device) as rows[_VIEWS]:
             for number, time in enumerate(times.tolist()):
                 augment(cached.clip("long", time), _AUGMENTATION, seed=(number,))
         stored = sum(file.stat().st_size for file in place.store.folder.iterdir())

@@ -110,6 +110,7 @@ def open_frames(videos: Sequence[Video], content: Content, place: Place, *, grid
     Raises DiskError when the disk is too small, DataError for a video that cannot be read or is shorter than a clip,
     unless such videos may be left out.
     """
+    assert place.reading.fps == grid.fps, "frames are stored at the rate of the grid that clips are cut from"
     missing = [video.id for video in videos if not _path(video, content, place).exists()]
     # As the first process sees it: others may look when one has already begun.
     missing = distributed.gather(missing, place.world)[0]

@@ -1,0 +1,147 @@
+"""One step of the optimizer: ours beside the plain loop over transformers' CLIP, same shapes, one run.
+
+B clips of a step, m of one forward, T frames, W words, H picture side.
+"""
+
+import multiprocessing
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import CLIPConfig, CLIPModel
+
+from xclip_module.benchmark.meter import Cost, measured, table
+from xclip_module.benchmark.models import vit_b
+from xclip_module.distributed import World
+from xclip_module.evaluation.encoding import to_pixels
+from xclip_module.interface import Batch
+from xclip_module.models.parameters import checkpoint_activations_
+from xclip_module.training.grad_cache import Calls, backward
+
+_WORDS, _SIDE, _VOCABULARY = 32, 224, 49408
+_SMALL = 4
+# Float32 on both sides: what is compared is the way, not the number format.
+_DTYPES = {"cpu": torch.float32, "cuda": torch.float16}
+
+
+def run(device: torch.device, *, clips: int = 64, frames: int = 4, patch: int = 32) -> str:
+    """Seconds and peak memory, above model and optimizer, of every way; each in a process of its own."""
+    plain, naive = f"transformers loop, batch {_SMALL}", f"transformers loop, {clips} in {_SMALL}s (another loss)"
+    small, cached = f"ours, batch {_SMALL}", f"ours, {clips} in {_SMALL}s"
+    settings: dict[str, dict[str, Any]] = {
+        plain: {"ours": False, "clips": _SMALL},
+        naive: {"ours": False, "clips": clips},
+        small: {"ours": True, "clips": _SMALL},
+        cached: {"ours": True, "clips": clips},
+        f"{cached}, checkpointed": {"ours": True, "clips": clips, "is_checkpointed": True},
+    }
+    rows, losses = {}, {}
+    for name, wishes in settings.items():
+        rows[name], losses[name] = _apart({**wishes, "frames": frames, "patch": patch, "device": str(device)})
+    notes = {name: f"loss {loss:.4f}" for name, loss in losses.items()}
+    growth = rows[cached].memory / rows[small].memory
+    lines = [
+        f"train: ViT-B/{patch}, {frames} frames of {_SIDE} px, {_WORDS} words, one step with AdamW on {device}",
+        table(rows, against=naive, notes=notes),
+        f"peak memory of {clips} in {_SMALL}s against {_SMALL}: {growth:.2f}x",
+        "a cached step embeds every clip twice: 4/3 of the arithmetic of one whole forward and backward",
+    ]
+    return "\n".join(lines)
+
+
+def _apart(wishes: dict[str, Any]) -> tuple[Cost, float]:
+    """In a fresh process: memory that a former way gave back would not count as growth."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_measure, (wishes,))
+
+
+def _measure(wishes: dict[str, Any]) -> tuple[Cost, float]:
+    device = torch.device(wishes["device"])
+    batch = _batch(wishes["clips"], wishes["frames"])
+    make = _ours if wishes["ours"] else _plain
+    model, step = make(wishes, device)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()  # its moments are there before the measurement, as in every step but the first
+    optimizer.zero_grad(set_to_none=True)
+    with measured(device) as cost:
+        loss = step(batch)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+    return cost, loss
+
+
+def _ours(wishes: dict[str, Any], device: torch.device) -> tuple[Any, Any]:
+    model = vit_b(wishes["patch"], frames=wishes["frames"]).to(device).train()
+    if wishes.get("is_checkpointed"):
+        checkpoint_activations_(model)
+    dtype = _DTYPES[device.type]
+
+    def cast(function: Any) -> Any:
+        def call(*arguments: Tensor) -> Any:
+            with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+                return function(*arguments)
+
+        return call
+
+    calls = Calls(
+        encode_text=cast(model.encode_text),
+        encode_video=cast(model.encode_video),
+        similarity=model.similarity,
+        to_pixels=lambda pixels: to_pixels(pixels, model.picture, device),
+        poll=lambda: None,
+    )
+
+    def step(batch: Batch) -> float:
+        world = World(0, 1, device)
+        return backward(
+            batch, calls=calls, loss="multi_positive", micro_batch_size=_SMALL, world=world, scale=lambda x: x, seed=0
+        ).loss
+
+    return model, step
+
+
+def _plain(wishes: dict[str, Any], device: torch.device) -> tuple[Any, Any]:
+    """What a short script does: mean of CLIP's frame features, cross-entropy within each micro-batch, losses added."""
+    vision = {"patch_size": wishes["patch"], "image_size": _SIDE}
+    model = CLIPModel(CLIPConfig(vision_config=vision, projection_dim=512)).to(device).train()
+    dtype = _DTYPES[device.type]
+
+    def step(batch: Batch) -> float:
+        parts = range(0, len(batch.frames), _SMALL)
+        total = 0.0
+        for start in parts:
+            part = slice(start, start + _SMALL)
+            pixels = batch.frames[part].to(device).float() / 255
+            with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+                video = model.get_image_features(pixel_values=pixels.flatten(0, 1)).pooler_output
+                text = model.get_text_features(input_ids=batch.input_ids[part].to(device)).pooler_output
+            video = torch.nn.functional.normalize(video.float().unflatten(0, pixels.shape[:2]).mean(1), dim=-1)
+            logits = model.logit_scale.exp() * torch.nn.functional.normalize(text.float(), dim=-1) @ video.T
+            own = torch.arange(len(logits), device=device)
+            loss = torch.nn.functional.cross_entropy(logits, own) + torch.nn.functional.cross_entropy(logits.T, own)
+            loss = loss / 2 / len(parts)
+            loss.backward()
+            total += loss.item()
+        return total
+
+    return model, step
+
+
+def _batch(clips: int, frames: int) -> Batch:
+    """Random pixels and sentences, each clip its own."""
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(1, _VOCABULARY - 2, (clips, _WORDS), generator=generator)
+    ids[:, 0], ids[:, -1] = _VOCABULARY - 2, _VOCABULARY - 1
+    own = torch.eye(clips, dtype=torch.bool)
+    return Batch(
+        frames=torch.randint(0, 256, (clips, frames, 3, _SIDE, _SIDE), generator=generator, dtype=torch.uint8),
+        start=0,
+        input_ids=ids,
+        mask=torch.ones_like(ids, dtype=torch.bool),
+        sentences=torch.arange(clips),
+        positives=own,
+        unknown=torch.zeros_like(own),
+        names=("random",) * clips,
+    )
