@@ -11,10 +11,10 @@ def start(tmp_path, capsys):
     """Runs a main function as a script in a folder of its own; gives exit code and what was printed to stderr."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
 
-    def run(main, *arguments, name="x"):
-        words = [f"--run.root={tmp_path / 'runs'}", f"--run.name={name}", "--run.device=cpu", *arguments]
+    def run(main, *arguments, name="x", **options):
+        words = [f"--run.root={tmp_path / 'runs'}", f"--run.name={name}", "--run.device=cpu", *map(str, arguments)]
         with pytest.raises(SystemExit) as ended:
-            launch(main, script=str(tmp_path / "run_test.py"), arguments=words)
+            launch(main, script=str(tmp_path / "run_test.py"), arguments=words, **options)
         return ended.value.code or 0, capsys.readouterr().err
 
     yield run

@@ -99,4 +99,6 @@ def main(root: Path, seed: int, kills: int, number: int, arguments: list[str]) -
 
 if __name__ == "__main__":
     chosen = getattr(signal, sys.argv[4])
-    sys.stdout.write(json.dumps(main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), chosen, sys.argv[5:])) + "\n")
+    sys.stdout.write(
+        json.dumps(main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), chosen, sys.argv[5:])) + "\n"
+    )
