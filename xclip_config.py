@@ -1,11 +1,11 @@
 """Values of the next run. Every key, with its unit and reason: python run_zeroshot.py --help."""
 
-from xclip_module.config import Config, DataConfig, EvalConfig, ModelConfig, RunConfig
+from xclip_module.config import Config, DataConfig, EvalConfig, FinetuneConfig, ModelConfig, RunConfig
 
 CONFIG = Config(
     run=RunConfig(
         root="runs",  # all results, one folder a run
-        name="",  # empty = script, data set and UTC time
+        name="",  # empty = script, data set and UTC time (run_finetune.py: and configuration, so that it goes on)
         precision="auto",  # fp16 on CUDA
     ),
     data=DataConfig(
@@ -16,9 +16,17 @@ CONFIG = Config(
         stride_seconds=0,  # 0 = the data set's own
     ),
     model=ModelConfig(
-        weights="untrained:data/demo/model",  # e.g. openai/clip-vit-base-patch32, microsoft/xclip-base-patch32, a .pt
+        weights="data/demo/model",  # e.g. openai/clip-vit-base-patch32, microsoft/xclip-base-patch32, a .pt
     ),
     eval=EvalConfig(
         moments_per_query=20,  # ranked moments kept per video and query
+    ),
+    finetune=FinetuneConfig(
+        epochs=0,  # 0 = the data set's own
+        batch_size=0,  # over all processes; 0 = the data set's own
+        micro_batch_size=0,  # in one forward; 0 = the whole share, -1 = found by trying
+        lr=0,  # of new modules; 0 = the data set's own
+        pretrained_lr_scale=0,  # of the towers, times lr; 0 = the data set's own
+        monitor="mAP@0.5",  # val number that chooses the best step
     ),
 )

@@ -1,5 +1,6 @@
 """What only a GPU can show; `python -m pytest -m gpu` runs it there, elsewhere it is skipped."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -58,3 +59,17 @@ def test_the_demo_runs_in_half_precision(tmp_path):
     done = subprocess.run(command, cwd=CASE.parents[3], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert "precision: fp16" in (tmp_path / "x" / "report.md").read_text()
+
+
+def test_training_in_half_precision_on_the_gpu_lowers_the_loss_and_resumes(tmp_path):
+    """Never run where this was written: there was no GPU."""
+    arguments = ["--model.weights=untrained:data/demo/model", "--finetune.epochs=4", "--finetune.micro_batch_size=auto"]
+    command = [sys.executable, "run_finetune.py", f"--run.root={tmp_path}", "--run.name=x", *arguments]
+    for _ in range(2):
+        done = subprocess.run(command, cwd=CASE.parents[3], capture_output=True, text=True, timeout=600, check=False)
+        assert done.returncode == 0, done.stderr
+    assert "goes on from step" in done.stderr
+    rows = [json.loads(line) for line in (tmp_path / "x" / "metrics.jsonl").read_text().splitlines()]
+    losses = [row["loss"] - row["floor"] for row in rows if "loss" in row]
+    assert losses[-1] < losses[0]
+    assert any(row.get("scale", 1) > 1 for row in rows)

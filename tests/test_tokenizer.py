@@ -1,4 +1,6 @@
+import csv
 import json
+from pathlib import Path
 
 import pytest
 from transformers import AutoTokenizer
@@ -8,6 +10,7 @@ from xclip_module.models import load_tokenizer
 from xclip_module.models.demo_model import write_demo_model
 from xclip_module.models.tokenizer import END, START, byte_letters
 
+DATA = Path(__file__).parents[1] / "data"
 MERGES = ["t h", "th e</w>", "h o", "o k</w>", "ho ok</w>"]
 
 
@@ -63,13 +66,18 @@ def test_merges_file_hugging_face_files_and_transformers_itself_agree(merges_fil
     assert ours[0][0][: len(theirs)] == theirs
 
 
-def test_the_demo_tokenizer_spells_out_what_it_never_saw_and_is_reproducible(tmp_path):
-    sentences = ["the hook peels the gallbladder", "a clip closes the duct"]
-    write_demo_model(tmp_path / "a", sentences)
-    write_demo_model(tmp_path / "b", sentences)
-    assert (tmp_path / "a" / "tokenizer.json").read_text() == (tmp_path / "b" / "tokenizer.json").read_text()
-    tokens = load_tokenizer(tmp_path / "a")(["the hook", "zzz", "東"], 12)
+def test_the_demo_tokenizer_spells_out_what_it_never_saw(tmp_path):
+    write_demo_model(tmp_path, ["the hook peels the gallbladder", "a clip closes the duct"])
+    tokens = load_tokenizer(tmp_path)(["the hook", "zzz", "東"], 12)
     assert tokens.mask.sum(1).tolist() == [4, 5, 5]
+
+
+def test_the_shipped_demo_tokenizer_is_what_its_sentences_give_in_any_process(tmp_path):
+    """Its weights know these very numbers."""
+    with (DATA / "prompts" / "clinical.csv").open(newline="", encoding="utf-8") as file:
+        write_demo_model(tmp_path, [row["text"] for row in csv.DictReader(file)])
+    for name in ("tokenizer.json", "config.json"):
+        assert (tmp_path / name).read_text() == (DATA / "demo" / "model" / name).read_text()
 
 
 def test_a_folder_without_tokenizer_says_what_was_looked_for(tmp_path):

@@ -32,6 +32,7 @@ from xclip_module.run import Run
 
 UNTRAINED = "untrained:"
 BACKGROUND = "\nbackground"  # no prompt set is called so
+_SHIPPED = str(Path(__file__).parents[1] / "data" / "demo" / "model")
 
 log = logging.getLogger(__name__)
 
@@ -123,10 +124,13 @@ def available_tracks(corpus: Corpus) -> tuple[str, ...]:
 
 def build_model(config: Config, world: World) -> VideoTextModel:
     """The configured weights on this process's device."""
-    section = config.model
+    section, place = config.model, _place(config.model.weights)
+    if Path(place).resolve() == Path(_SHIPPED) and (config.data.video or config.data.name != "demo"):
+        attempt = "--model.weights=openai/clip-vit-base-patch32"
+        log.warning("%s are the demo's weights: they know drawn pictures only; try: %s", section.weights, attempt)
     if section.weights.startswith(UNTRAINED):
         model: Any = load_untrained(
-            _untrained_folder(section.weights),
+            Path(place),
             seed=config.run.seed,
             family=section.family,
             header=section.header,
@@ -138,7 +142,7 @@ def build_model(config: Config, world: World) -> VideoTextModel:
         # Plain CLIP leaves the number of slots open; then the clip decides.
         frames = choose_sampling(config.data, clip_frames=0).frames_per_clip
         model = load_checkpoint(
-            section.weights,
+            place,
             family=section.family,
             header=section.header,
             max_words=section.max_words,
@@ -149,11 +153,10 @@ def build_model(config: Config, world: World) -> VideoTextModel:
     return model.to(world.device)
 
 
-def _untrained_folder(weights: str) -> Path:
-    """The folder of `untrained:FOLDER`; the default one is found from any working directory."""
-    folder = Path(weights.removeprefix(UNTRAINED))
-    shipped = Path(__file__).parents[1] / folder
-    return shipped if weights == ModelConfig().weights and not folder.exists() else folder
+def _place(weights: str) -> str:
+    """File, folder or hub name without the prefix for random weights; the demo's are found from anywhere."""
+    name = weights.removeprefix(UNTRAINED)
+    return _SHIPPED if name == ModelConfig().weights and not Path(name).exists() else name
 
 
 def score_videos(config: Config, setup: Setup, run: Run) -> Scored:
@@ -306,9 +309,7 @@ def tokenise(config: Config, model: VideoTextModel, texts: Sequence[str]) -> Tok
 
 def tokenizer_place(config: Config) -> Path:
     """The tokenizer's folder or file: the configured one, or the one beside the weights."""
-    weights = config.model.weights
-    beside = str(_untrained_folder(weights)) if weights.startswith(UNTRAINED) else weights
-    path = locate(config.model.tokenizer or beside)
+    path = locate(config.model.tokenizer or _place(config.model.weights))
     return path.parent if path.is_file() and path.suffix not in {".gz", ".txt"} else path
 
 

@@ -22,6 +22,7 @@ from xclip_module.evaluation.encoding import to_pixels
 from xclip_module.interface import Batch
 from xclip_module.models import load_tokenizer, save_model
 from xclip_module.models.parameters import checkpoint_activations_, freeze_, logit_scale, pretrained_names
+from xclip_module.models.tokenizer import ClipTokenizer
 from xclip_module.run import Run
 from xclip_module.run_folder import CHECKPOINTS
 from xclip_module.sections import FIND
@@ -38,6 +39,7 @@ from xclip_module.training_data import (
     made_up_batch,
     prepare_clips,
     prepare_validation,
+    with_recipe,
 )
 from xclip_module.training_log import TrainingLog
 from xclip_module.validation import validate
@@ -66,6 +68,7 @@ class Training(NamedTuple):
     """
 
     model: Any
+    tokenizer: ClipTokenizer
     data: TrainingData
     clips: Clips
     val: list[Any]
@@ -83,6 +86,7 @@ def finetune(config: Config, run: Run) -> Trained:
     Raises ConfigError, DataError or WeightsError before any work for what cannot be; NonFiniteError when training
     diverges; see `engine.fit` for what is saved when it ends early.
     """
+    config = with_recipe(config)
     training = prepare(config, run)
     state = _newest(run)
     if state:
@@ -113,7 +117,7 @@ def _train(config: Config, training: Training, rules: Rules, run: Run, facts: Ca
             synchronise=lambda: average_gradients(model.parameters(), world, group),
             after_step=lambda: clamp_logit_scale_(logit_scale(model), config.finetune.max_logit_scale),
             validate=lambda: _validated(config, training, run, lines),
-            keep_best=lambda: _export(config, model, run, BEST),
+            keep_best=lambda: _export(config, training, run, BEST),
             save=lambda state, number: _save({**state, "facts": facts()}, number, run),
             log=lines.row,
             held=run.signals.held,
@@ -134,6 +138,8 @@ def prepare(config: Config, run: Run, *, is_trial: bool = False) -> Training:
         why = f"{world.size} processes share it, one clip each at least"
         raise ConfigError(f"finetune.batch_size={section.batch_size}", why=why, attempt="a larger batch")
     model: Any = assemble.build_model(config, world)
+    # Now and not when weights are stored: its files may change while the run is live.
+    tokenizer = load_tokenizer(assemble.tokenizer_place(config))
     data = load_training_data(config, model)
     frozen = freeze_(model, section.freeze_layers)
     if section.activation_checkpointing:
@@ -158,7 +164,7 @@ def prepare(config: Config, run: Run, *, is_trial: bool = False) -> Training:
         torch.amp.GradScaler(world.device.type, enabled=chosen == "fp16"),
         factor=lambda step: SCHEDULES[section.optimizer](step, total, section.warmup),
     )
-    return Training(model, data, clips, val, has_val, trainer, model.digest(), chosen, total, len(frozen))
+    return Training(model, tokenizer, data, clips, val, has_val, trainer, model.digest(), chosen, total, len(frozen))
 
 
 def gradients(
@@ -299,13 +305,12 @@ def _save(state: dict[str, Any], step: int, run: Run) -> None:
         run.status.update(checkpoint=str(path), step=step)
 
 
-def _export(config: Config, model: Any, run: Run, name: str) -> str:
+def _export(config: Config, training: Training, run: Run, name: str) -> str:
     """Writes the weights as a folder that `--model.weights` takes; gives the SHA-256 of its tensors' file."""
     if not run.world.is_main:
         return ""
     folder = run.folder / name
-    tokenizer = load_tokenizer(assemble.tokenizer_place(config))
-    save_model(model, folder, tokenizer=tokenizer, is_half=config.finetune.export == "fp16")
+    save_model(training.model, folder, tokenizer=training.tokenizer, is_half=config.finetune.export == "fp16")
     return _sum(folder)
 
 
@@ -316,7 +321,7 @@ def _sum(folder: Path) -> str:
 def _conclude(config: Config, training: Training, rules: Rules, end: str, run: Run, facts: dict[str, Any]) -> Trained:
     """The last weights as a folder, the kept ones verified, and what the report says of the training."""
     progress = training.trainer.progress
-    _export(config, training.model, run, LAST)
+    _export(config, training, run, LAST)
     has_best = progress.best_step >= 0
     kept = run.folder / (BEST if has_best else LAST)
     if run.world.is_main and has_best and _sum(kept) != progress.best_sum:
@@ -326,7 +331,7 @@ def _conclude(config: Config, training: Training, rules: Rules, end: str, run: R
     found = {
         "weights": f"{config.model.weights} ({training.start[:12]})",
         "loss": section.loss,
-        "optimizer": section.optimizer,
+        "optimizer": _OPTIMIZERS[section.optimizer],
         "learning rate": f"{section.lr:g}, towers {section.lr * section.pretrained_lr_scale:g}",
         "batch_size": section.batch_size,
         "clips": len(plan.training.item_time),
@@ -349,7 +354,11 @@ def _conclude(config: Config, training: Training, rules: Rules, end: str, run: R
     return Trained(dataclasses.replace(config, model=chosen), found, settings)
 
 
-# What the released recipe does instead stands in `optim.BertAdam`.
+_OPTIMIZERS = {
+    "adamw": "AdamW (betas 0.9, 0.98), linear warm-up, cosine to 0",
+    "bertadam": "BertAdam and schedule as released, but on fp32 weights: the released code trains fp16 ones, whose "
+    "towers move further at the same learning rate",
+}
 _PRECISIONS = {
     "fp32": "fp32",
     "fp16": "fp32 weights and moments, towers in fp16 autocast with loss scaling, head and loss in fp32",

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 # What a finished run leaves, as patterns in the run folder.
 _RESULTS = (
     *("scores.npz", "moments.jsonl", "metrics.json", "metrics.jsonl", "bootstrap.npz", "environment.json"),
-    *("report.*", "timelines", "pictures", "traceback*", "status.json"),
+    *("report.*", "timelines", "pictures", "traceback*"),
 )
 CHECKPOINTS = "checkpoints"
 

@@ -82,9 +82,7 @@ class DataConfig:
 class ModelConfig:
     """Which weights, and how they are read."""
 
-    weights: str = _key(
-        "untrained:data/demo/model", "file, folder or hub name; untrained:FOLDER = random weights of that shape"
-    )
+    weights: str = _key("data/demo/model", "file, folder or hub name; untrained:FOLDER = random weights of that shape")
     tokenizer: str = _key("", "folder or CLIP merges file; empty = the one that comes with the weights")
     family: str = _key(
         AUTO, "auto = what the tensors say; plain CLIP becomes xclip", choices=(AUTO, "xclip", "clip4clip")
@@ -153,7 +151,7 @@ class FinetuneConfig:
     prompt_sets: tuple[str, ...] = _key(
         (), "further csv files of prompts (names in data/prompts, or paths): each time one sentence of a class is drawn"
     )
-    batch_size: int = _key(64, "clips behind one step of the optimizer, over all processes", least=1)
+    batch_size: int = _key(0, "clips behind one step of the optimizer, over all processes; 0 = 64 (demo: 16)", least=0)
     micro_batch_size: int = _key(
         0,
         "clips in one forward of one process; auto = found by trying; 0 = all of its share",
@@ -162,9 +160,11 @@ class FinetuneConfig:
         is_free=True,
     )
     drop_last: bool = _key(False, "leave out an epoch's last batch where it is smaller")
-    epochs: float = _key(10.0, "how often every clip is drawn", least=0)
-    lr: float = _key(1e-4, "peak learning rate of modules that are not pretrained", least=0)
-    pretrained_lr_scale: float = _key(0.1, "of the pretrained towers, times lr (coef_lr)", least=0)
+    epochs: float = _key(0.0, "how often every clip is drawn; 0 = 10 (demo: 6)", least=0)
+    lr: float = _key(0.0, "peak learning rate of modules that are not pretrained; 0 = 1e-4", least=0)
+    pretrained_lr_scale: float = _key(
+        0.0, "of the pretrained towers, times lr (coef_lr); 0 = 0.1 (demo: 1), freeze_layers keeps them", least=0
+    )
     optimizer: str = _key("adamw", "bertadam = the released recipe's", choices=("adamw", "bertadam"))
     weight_decay: float = _key(0.05, "decoupled, of matrices (bertadam: of all but biases)", least=0)
     warmup: float = _key(0.1, "share of the steps with a rising learning rate", least=0, most=1)
@@ -181,7 +181,7 @@ class FinetuneConfig:
         2.0, "a clip moves by up to so much, either way, on the grid of cache_fps; its labels move too", least=0
     )
     crop_scale: float = _key(
-        0.7, "least share of the picture that a random crop keeps; 1 = no crop", least=0.05, most=1
+        0.0, "least share of the picture that a random crop keeps; 1 = no crop; 0 = 0.7 (demo: 1)", least=0.05, most=1
     )
     flip: float = _key(0.0, "share of clips that are mirrored; anatomy is not symmetric", least=0, most=1)
     colour: float = _key(0.2, "strength of changes in brightness, contrast and saturation", least=0, most=1)

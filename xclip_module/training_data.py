@@ -31,6 +31,21 @@ from xclip_module.run import Run
 _MOST_THREADS = 16
 
 
+class Recipe(NamedTuple):
+    """What the section finetune means by 0."""
+
+    epochs: float
+    batch_size: int
+    lr: float
+    pretrained_lr_scale: float
+    crop_scale: float
+
+
+# Surgical fine-tuning of CLIP's towers as a start; the demo's are small, and go a little further from shipped weights.
+_RECIPES = {"demo": Recipe(epochs=6, batch_size=16, lr=1e-4, pretrained_lr_scale=1.0, crop_scale=1.0)}
+_RECIPE = Recipe(epochs=10, batch_size=64, lr=1e-4, pretrained_lr_scale=0.1, crop_scale=0.7)
+
+
 class TrainingData(NamedTuple):
     """All but the pixels.
 
@@ -52,6 +67,13 @@ class Clips(NamedTuple):
 
     frames: Frames
     plan: Plan
+
+
+def with_recipe(config: Config) -> Config:
+    """The configuration with the data set's own values where the section finetune leaves them open."""
+    own = _RECIPES.get(config.data.name, _RECIPE)._asdict()
+    left_open = {name: value for name, value in own.items() if not getattr(config.finetune, name)}
+    return dataclasses.replace(config, finetune=dataclasses.replace(config.finetune, **left_open))
 
 
 def load_training_data(config: Config, model: VideoTextModel) -> TrainingData:

@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from tokenizers import trainers
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from xclip_module import storage
 from xclip_module.models.saving import FORMAT, spec_to_json
@@ -13,6 +13,7 @@ from xclip_module.models.spec import Tower, TwoTowerSpec
 from xclip_module.models.tokenizer import END, START, byte_letters, clip_tokenizer
 
 _VOCABULARY = 1024
+_PRIVATE = 0xE000  # first letter of Unicode's private use area
 
 
 def write_demo_model(folder: Path, sentences: Sequence[str]) -> TwoTowerSpec:
@@ -23,24 +24,13 @@ def write_demo_model(folder: Path, sentences: Sequence[str]) -> TwoTowerSpec:
     """
     letters = byte_letters()
     alphabet = [*letters, *(letter + "</w>" for letter in letters)]
-    tokenizer = clip_tokenizer({piece: number for number, piece in enumerate(alphabet)}, [])
-    trainer = trainers.BpeTrainer(
-        vocab_size=_VOCABULARY,
-        min_frequency=1,
-        show_progress=False,
-        initial_alphabet=letters,
-        end_of_word_suffix="</w>",
-        special_tokens=[],
-    )
-    tokenizer.train_from_iterator(sentences, trainer)
-    learned = json.loads(tokenizer.to_str())["model"]["merges"]
-    merges = [(first, second) for first, second in learned]
+    merges = _learn_merges(sentences, letters)
     pieces = [*alphabet, *("".join(pair) for pair in merges), START, END]
     final = clip_tokenizer({piece: number for number, piece in enumerate(pieces)}, merges)
     storage.write_text(folder / "tokenizer.json", final.to_str(pretty=True) + "\n")
     spec = TwoTowerSpec(
-        vision=Tower(width=192, layers=4, heads=3, hidden=768),
-        text=Tower(width=128, layers=3, heads=2, hidden=512),
+        vision=Tower(width=128, layers=3, heads=2, hidden=512),
+        text=Tower(width=128, layers=2, heads=2, hidden=512),
         embed=128,
         image=112,
         patch=16,
@@ -54,8 +44,36 @@ def write_demo_model(folder: Path, sentences: Sequence[str]) -> TwoTowerSpec:
     return spec
 
 
+def _learn_merges(sentences: Sequence[str], letters: Sequence[str]) -> list[tuple[str, str]]:
+    """Byte pairs by frequency, the same in every process.
+
+    The library numbers letters with an end-of-word suffix as a hash map yields them, and breaks ties by number; so a
+    word's last letter is trained as a letter of its own, whose number is its place.
+    """
+    clip = clip_tokenizer({START: 0, END: 1}, [])
+    last = {letter: chr(_PRIVATE + place) for place, letter in enumerate(letters)}
+    words = [
+        word[:-1] + last[word[-1]]
+        for sentence in sentences
+        for word, _ in clip.pre_tokenizer.pre_tokenize_str(clip.normalizer.normalize_str(sentence))
+    ]
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    trainer = trainers.BpeTrainer(
+        vocab_size=_VOCABULARY - 2,
+        min_frequency=1,
+        show_progress=False,
+        initial_alphabet=[*letters, *last.values()],
+        special_tokens=[],
+    )
+    tokenizer.train_from_iterator(words, trainer)
+    back = {private: letter + "</w>" for letter, private in last.items()}
+    learned = json.loads(tokenizer.to_str())["model"]["merges"]
+    return [(first, second[:-1] + back[second[-1]] if second[-1] in back else second) for first, second in learned]
+
+
 def main() -> None:
-    """Writes data/demo/model from the sentences of data/prompts/clinical.csv."""
+    """Writes data/demo/model from the sentences of data/prompts/clinical.csv; trained weights beside must be anew."""
     data = Path(__file__).parents[2] / "data"
     with (data / "prompts" / "clinical.csv").open(newline="", encoding="utf-8") as file:
         sentences = [row["text"] for row in csv.DictReader(file)]
