@@ -19,7 +19,7 @@ ROOMS = {"models", "datasets", "training", "evaluation", "reporting"}
 # The composition root: what knows every room.
 UPPER = {
     *("assemble", "outcome", "benchmark", "outputs", "pictures", "check"),
-    *("finetuning", "training_data", "validation", "training_log"),
+    *("finetuning", "training_data", "validation", "training_log", "training_files"),
 }
 TOP_LEVEL = {
     *("run_zeroshot.py", "run_linear_probe.py", "run_finetune.py", "xclip_config.py", "xclip_module"),

@@ -20,7 +20,7 @@ from xclip_module.errors import DataError, DiskError, WeightsError
 from xclip_module.progress import Progress
 from xclip_module.run import Run
 from xclip_module.training import checkpoint
-from xclip_module.training_data import forecast_frames, load_clips, with_recipe
+from xclip_module.training_data import forecast_frames, load_clips, with_every_split, with_recipe
 from xclip_module.training_log import clock, peak_memory
 from xclip_module.validation import validate
 
@@ -66,7 +66,7 @@ def check_finetune(config: Config, run: Run, is_deep: bool) -> None:
 
     Training clips come straight from the videos for it, so that nothing is stored but the frames of one val video.
     """
-    corpus = load_corpus(config.data)
+    corpus = load_corpus(with_every_split(config.data))
     videos = [video for video in corpus.videos if video.id in corpus.moments]
     _say_data(config, corpus, videos)
     config = with_recipe(config)

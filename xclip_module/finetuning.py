@@ -17,16 +17,14 @@ from xclip_module import assemble, distributed, precision
 from xclip_module.collectives import average_gradients
 from xclip_module.config import Config
 from xclip_module.distributed import World
-from xclip_module.errors import ConfigError, WeightsError
+from xclip_module.errors import ConfigError
 from xclip_module.evaluation.encoding import to_pixels
 from xclip_module.interface import Batch
-from xclip_module.models import load_tokenizer, save_model
+from xclip_module.models import load_tokenizer
 from xclip_module.models.parameters import checkpoint_activations_, freeze_, logit_scale, pretrained_names
 from xclip_module.models.tokenizer import ClipTokenizer
 from xclip_module.run import Run
-from xclip_module.run_folder import CHECKPOINTS
 from xclip_module.sections import FIND
-from xclip_module.training import checkpoint
 from xclip_module.training.engine import Hooks, Rules, Trainer, fit
 from xclip_module.training.grad_cache import Calls, StepLoss, backward
 from xclip_module.training.memory import find_micro_batch
@@ -34,6 +32,7 @@ from xclip_module.training.optim import SCHEDULES, build_optimizer, clamp_logit_
 from xclip_module.training_data import (
     Clips,
     TrainingData,
+    data_digest,
     load_clips,
     load_training_data,
     made_up_batch,
@@ -41,13 +40,18 @@ from xclip_module.training_data import (
     prepare_validation,
     with_recipe,
 )
+from xclip_module.training_files import (
+    BEST,
+    LAST,
+    best_folder,
+    export,
+    newest_state,
+    publish_best,
+    save_state,
+    take_over,
+)
 from xclip_module.training_log import TrainingLog
 from xclip_module.validation import validate
-
-BEST, LAST = "best", "last"
-# Checkpoints that are kept: a damaged newest one costs the steps since the one before.
-_KEPT = 2
-_FORMAT = 1
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +68,8 @@ class Training(NamedTuple):
     """A training that is ready to begin.
 
     val: this process's val videos with their frames; has_val: is there one on any process?
-    start: digest of the weights it begins with.  total: steps.  frozen: number of parameters that stay as they are.
+    start: digest of the weights it begins with.  digest: of clips, labels and sentences.  total: steps.
+    frozen: number of parameters that stay as they are.
     """
 
     model: Any
@@ -75,6 +80,7 @@ class Training(NamedTuple):
     has_val: bool
     trainer: Trainer
     start: str
+    digest: str
     precision: str
     total: int
     frozen: int
@@ -88,43 +94,55 @@ def finetune(config: Config, run: Run) -> Trained:
     """
     config = with_recipe(config)
     training = prepare(config, run)
-    state = _newest(run)
+    state = newest_state(run)
+    kept: dict[str, Any] = {"found": 0, "seconds": 0.0}
     if state:
-        _resume(training, state, run)
-    kept: dict[str, Any] = state["facts"] if state else {"micro_batch_size": 0, "seconds": 0.0}
-    micro = kept["micro_batch_size"] if config.finetune.micro_batch_size == FIND else 0
-    micro = micro or micro_batch_size(config, training, run.world)
+        kept = take_over(training.trainer, state, training.digest, run)
+        log.info("goes on from step %d of %d", training.trainer.progress.step, training.total)
+    progress = training.trainer.progress
+    run.rewind(lambda row: row["step"] <= (progress.validated if row.get("split") == "val" else progress.step))
+    is_open = config.finetune.micro_batch_size == FIND
+    micro = (kept["found"] if is_open else 0) or micro_batch_size(config, training, run.world)
     rules = make_rules(config, training, micro)
     _announce(config, training, rules, micro, run)
     start = time.monotonic()
 
     def facts() -> dict[str, Any]:
-        return {"micro_batch_size": micro, "seconds": round(kept["seconds"] + time.monotonic() - start, 1)}
+        seconds = round(kept["seconds"] + time.monotonic() - start, 1)
+        return {"seconds": seconds, "found": micro if is_open else 0, "data": training.digest}
 
-    end = _train(config, training, rules, run, facts)
-    return _conclude(config, training, rules, end, run, facts())
+    end = _train(config, training, rules, micro, run, facts)
+    return _conclude(config, training, rules, end, run, {"micro_batch_size": micro, "seconds": facts()["seconds"]})
 
 
-def _train(config: Config, training: Training, rules: Rules, run: Run, facts: Callable[[], dict[str, Any]]) -> str:
+def _train(
+    config: Config, training: Training, rules: Rules, micro: int, run: Run, facts: Callable[[], dict[str, Any]]
+) -> str:
     """The loop with everything that it asks of the outside; says why it ended."""
     model, world = training.model, run.world
     group = distributed.step_group(world)
     step = training.trainer.progress.step
+    is_half = config.finetune.export == "fp16"
+
+    def store(place: Path | str) -> str:
+        return export(model, training.tokenizer, run, place, is_half=is_half)
+
     with TrainingLog(run, step=step, total=rules.total) as lines:
         hooks = Hooks(
             batches=lambda start, stop: load_clips(config, training.data, training.clips, world, (start, stop)),
-            gradients=gradients(config, training, world, facts()["micro_batch_size"], group),
+            gradients=gradients(config, training, world, micro, group),
             synchronise=lambda: average_gradients(model.parameters(), world, group),
             after_step=lambda: clamp_logit_scale_(logit_scale(model), config.finetune.max_logit_scale),
             validate=lambda: _validated(config, training, run, lines),
-            keep_best=lambda: _export(config, training, run, BEST),
-            save=lambda state, number: _save({**state, "facts": facts()}, number, run),
+            keep_best=lambda: store(best_folder(training.trainer.progress.step)),
+            save=lambda state, number: save_state({**state, "facts": facts()}, number, run),
             log=lines.row,
             held=run.signals.held,
         )
         model.train()
         end = fit(training.trainer, rules, hooks)
     model.eval()
+    store(LAST)
     return end
 
 
@@ -157,6 +175,7 @@ def prepare(config: Config, run: Run, *, is_trial: bool = False) -> Training:
     clips = prepare_clips(config, data, run, source="video" if is_trial else config.finetune.frames)
     val = prepare_validation(config, data, run, most=1 if is_trial else len(data.val))
     has_val = any(distributed.gather(bool(val), world))
+    digest = data_digest(clips.plan.training)
     total = math.ceil(section.epochs * clips.plan.steps_per_epoch)
     trainer = Trainer(
         model,
@@ -164,7 +183,9 @@ def prepare(config: Config, run: Run, *, is_trial: bool = False) -> Training:
         torch.amp.GradScaler(world.device.type, enabled=chosen == "fp16"),
         factor=lambda step: SCHEDULES[section.optimizer](step, total, section.warmup),
     )
-    return Training(model, tokenizer, data, clips, val, has_val, trainer, model.digest(), chosen, total, len(frozen))
+    return Training(
+        model, tokenizer, data, clips, val, has_val, trainer, model.digest(), digest, chosen, total, len(frozen)
+    )
 
 
 def gradients(
@@ -247,31 +268,6 @@ def make_rules(config: Config, training: Training, micro: int) -> Rules:
     )
 
 
-def _newest(run: Run) -> dict[str, Any] | None:
-    """The newest whole checkpoint, chosen once for all processes."""
-    folder = run.folder / CHECKPOINTS
-    found = checkpoint.newest(folder) if run.world.is_main else None
-    path = distributed.gather(found.path if found else None, run.world)[0]
-    if path is None:
-        return None
-    state = found.state if found else checkpoint.read(path)
-    if state.get("format") != _FORMAT:
-        why = f"format {state.get('format')!r}, this version reads {_FORMAT}"
-        raise WeightsError("checkpoint of another version", path, why, "another --run.name=NAME")
-    return state
-
-
-def _resume(training: Training, state: dict[str, Any], run: Run) -> None:
-    training.trainer.restore(state)
-    progress = training.trainer.progress
-    log.info("goes on from step %d of %d", progress.step, training.total)
-
-    def is_kept(row: dict[str, Any]) -> bool:
-        return row.get("step", 0) <= (progress.validated if row.get("split") == "val" else progress.step)
-
-    run.rewind(is_kept)
-
-
 def _announce(config: Config, training: Training, rules: Rules, micro: int, run: Run) -> None:
     parameters = list(training.model.parameters())
     trained = sum(p.numel() for p in parameters if p.requires_grad)
@@ -288,7 +284,9 @@ def _announce(config: Config, training: Training, rules: Rules, micro: int, run:
         micro,
     )
     if not rules.validate_every:
-        log.warning("no val split: nothing chooses a best step, the last weights are kept")
+        log.warning("no val video: nothing chooses a best step, the last weights are kept")
+    if (left_out := _left_out(training)) != "no training video":
+        log.warning("left out of training: %s", left_out)
 
 
 def _validated(config: Config, training: Training, run: Run, lines: TrainingLog) -> dict[str, Any]:
@@ -296,36 +294,18 @@ def _validated(config: Config, training: Training, run: Run, lines: TrainingLog)
     run.status.update(phase="validation")
     row = validate(config, data.corpus, training.model, data.queries, training.val, run)
     lines.validation(training.trainer.progress.step, row)
+    if row[config.finetune.monitor] is None:
+        log.warning("%s is undefined on val: it cannot choose a best step", config.finetune.monitor)
     return row
-
-
-def _save(state: dict[str, Any], step: int, run: Run) -> None:
-    if run.world.is_main:
-        path = checkpoint.save(run.folder / CHECKPOINTS, {"format": _FORMAT, **state}, step=step, keep=_KEPT)
-        run.status.update(checkpoint=str(path), step=step)
-
-
-def _export(config: Config, training: Training, run: Run, name: str) -> str:
-    """Writes the weights as a folder that `--model.weights` takes; gives the SHA-256 of its tensors' file."""
-    if not run.world.is_main:
-        return ""
-    folder = run.folder / name
-    save_model(training.model, folder, tokenizer=training.tokenizer, is_half=config.finetune.export == "fp16")
-    return _sum(folder)
-
-
-def _sum(folder: Path) -> str:
-    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
 
 
 def _conclude(config: Config, training: Training, rules: Rules, end: str, run: Run, facts: dict[str, Any]) -> Trained:
     """The last weights as a folder, the kept ones verified, and what the report says of the training."""
     progress = training.trainer.progress
-    _export(config, training, run, LAST)
     has_best = progress.best_step >= 0
     kept = run.folder / (BEST if has_best else LAST)
-    if run.world.is_main and has_best and _sum(kept) != progress.best_sum:
-        raise WeightsError("damaged weights", kept, "their SHA-256 is not the one noted", f"--model.weights={LAST}")
+    if has_best:
+        publish_best(run, progress)
     rows = distributed.gather(_curve(run) if run.world.is_main else [], run.world)[0]
     section, plan = config.finetune, training.clips.plan
     found = {
@@ -341,7 +321,8 @@ def _conclude(config: Config, training: Training, rules: Rules, end: str, run: R
         "best_step": progress.best_step if has_best else progress.step,
         "end": end,
         "monitor": rules.monitor,
-        "chosen": "best" if has_best else "last (no val split)",
+        "chosen": "best" if has_best else "last (no val split)" if not training.has_val else "last (undefined on val)",
+        "left out": _left_out(training),
         "skipped_steps": progress.skipped,
         "precision": _PRECISIONS[training.precision],
         "frozen": f"{training.frozen} parameters" if training.frozen else "nothing",
@@ -352,6 +333,13 @@ def _conclude(config: Config, training: Training, rules: Rules, end: str, run: R
     chosen = dataclasses.replace(config.model, weights=str(kept), tokenizer="")
     settings = {"batch_size": section.batch_size, **facts}
     return Trained(dataclasses.replace(config, model=chosen), found, settings)
+
+
+def _left_out(training: Training) -> str:
+    """Training videos that are missing or cannot be read, with the reason."""
+    missing = {one.id: one.why for one in training.data.corpus.missing if one.split == "train"}
+    found = missing | training.clips.skipped
+    return "; ".join(f"{name} ({why})" for name, why in sorted(found.items())) or "no training video"
 
 
 _OPTIMIZERS = {

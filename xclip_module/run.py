@@ -66,12 +66,16 @@ class Run:
                 file.write(json.dumps({"time": now, **row}) + "\n")
 
     def rewind(self, is_kept: Callable[[dict[str, Any]], bool]) -> None:
-        """Takes back the rows of metrics.jsonl that a run which goes on will write again, and a half-written one."""
+        """Takes back the rows of metrics.jsonl that a run will write again, and whatever else is no row of it."""
         path = self.folder / "metrics.jsonl"
-        if self.world.is_main and path.exists():
-            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-            kept = [line for line in lines if line.endswith("\n") and is_kept(json.loads(line))]
-            storage.write_text(path, "".join(kept))
+        if not self.world.is_main or not path.exists():
+            return
+        kept = []
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
+            with contextlib.suppress(ValueError, TypeError, LookupError):
+                if line.endswith("\n") and is_kept(json.loads(line)):
+                    kept.append(line)
+        storage.write_text(path, "".join(kept))
 
     def describe_environment(self, settings: dict[str, Any]) -> str:
         """Writes environment.json and returns the same as a block to paste."""
@@ -148,7 +152,8 @@ def _make_deterministic(is_asked: bool) -> None:
 def _leave(code: Any) -> NoReturn:
     """Ends the process at once: at an ordinary end, a thread that still decodes or computes would abort it."""
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):
+        # None where it was closed before the start.
+        with contextlib.suppress(OSError, ValueError, AttributeError):
             stream.flush()
     os._exit(code if isinstance(code, int) else 0)
 
@@ -270,5 +275,10 @@ def _explained(error: BaseException, run: Run | None, world: World) -> tuple[int
 
 def _say(text: str, stream: Any = None) -> None:
     stream = stream or sys.stdout
+    if stream is None:
+        return
     encoding = stream.encoding or "utf-8"
-    stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+    # A stream that takes nothing must not change the exit code.
+    with contextlib.suppress(OSError, ValueError):
+        stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+        stream.flush()

@@ -73,10 +73,12 @@ def prepare(folder: Path, config: Config) -> None:
     differing = _differing(folder, config)
     if not differing:
         return
-    if (folder / CHECKPOINTS).is_dir():
+    if any((folder / CHECKPOINTS).glob("step-*.pt")):
         shown = ", ".join(f"{name} was {old!r}, is {new!r}" for name, (old, new) in list(differing.items())[:8])
         why = f"it holds checkpoints of another configuration: {shown}"
         attempt = f"the former values to go on, or another --run.name=NAME (or rm -r {folder}) to begin anew"
+        if "config.json" in differing:
+            attempt = f"put {folder / 'config.json'} back, or another --run.name=NAME"
         raise ConfigError("cannot go on", folder, why, attempt)
     _set_aside(folder)
 

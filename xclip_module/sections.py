@@ -151,7 +151,9 @@ class FinetuneConfig:
     prompt_sets: tuple[str, ...] = _key(
         (), "further csv files of prompts (names in data/prompts, or paths): each time one sentence of a class is drawn"
     )
-    batch_size: int = _key(0, "clips behind one step of the optimizer, over all processes; 0 = 64 (demo: 16)", least=0)
+    batch_size: int = _key(
+        0, "clips behind one step of the optimizer, over all processes; 0 = 64 (demo: 16)", least=0, most=1e6
+    )
     micro_batch_size: int = _key(
         0,
         "clips in one forward of one process; auto = found by trying; 0 = all of its share",
@@ -160,13 +162,16 @@ class FinetuneConfig:
         is_free=True,
     )
     drop_last: bool = _key(False, "leave out an epoch's last batch where it is smaller")
-    epochs: float = _key(0.0, "how often every clip is drawn; 0 = 10 (demo: 6)", least=0)
-    lr: float = _key(0.0, "peak learning rate of modules that are not pretrained; 0 = 1e-4", least=0)
+    epochs: float = _key(0.0, "how often every clip is drawn; 0 = 10 (demo: 6)", least=0, most=1e6)
+    lr: float = _key(0.0, "peak learning rate of modules that are not pretrained; 0 = 1e-4", least=0, most=1e6)
     pretrained_lr_scale: float = _key(
-        0.0, "of the pretrained towers, times lr (coef_lr); 0 = 0.1 (demo: 1), freeze_layers keeps them", least=0
+        0.0,
+        "of the pretrained towers, times lr (coef_lr); 0 = 0.1 (demo: 1), freeze_layers keeps them",
+        least=0,
+        most=1e6,
     )
     optimizer: str = _key("adamw", "bertadam = the released recipe's", choices=("adamw", "bertadam"))
-    weight_decay: float = _key(0.05, "decoupled, of matrices (bertadam: of all but biases)", least=0)
+    weight_decay: float = _key(0.05, "decoupled, of matrices (bertadam: of all but biases)", least=0, most=1e3)
     warmup: float = _key(0.1, "share of the steps with a rising learning rate", least=0, most=1)
     max_grad_norm: float = _key(1.0, "gradients are scaled down to this norm; 0 = never", least=0)
     max_logit_scale: float = _key(100.0, "the factor on cosines stays below", least=1)
@@ -176,9 +181,14 @@ class FinetuneConfig:
     activation_checkpointing: bool = _key(
         False, "towers compute activations twice and keep few: less memory, a third more time", is_free=True
     )
-    clip_stride_seconds: float = _key(0.0, "seconds between the clips of an epoch; 0 = data.stride_seconds", least=0.01)
+    clip_stride_seconds: float = _key(
+        0.0, "seconds between the clips of an epoch; 0 = data.stride_seconds", least=0.01, most=1e6
+    )
     jitter_seconds: float = _key(
-        2.0, "a clip moves by up to so much, either way, on the grid of cache_fps; its labels move too", least=0
+        2.0,
+        "a clip moves by up to so much, either way, on the grid of cache_fps; its labels move too",
+        least=0,
+        most=1e6,
     )
     crop_scale: float = _key(
         0.0, "least share of the picture that a random crop keeps; 1 = no crop; 0 = 0.7 (demo: 1)", least=0.05, most=1
@@ -195,7 +205,9 @@ class FinetuneConfig:
         choices=("cache", "video"),
     )
     cache: str = _key("", "folder of these files and of the validation frames; empty = <run.root>/frames", is_free=True)
-    cache_fps: float = _key(0.0, "frames per second in them, a multiple of the clips' own; 0 = the clips' own", least=0)
+    cache_fps: float = _key(
+        0.0, "frames per second in them, a multiple of the clips' own; 0 = the clips' own", least=0, most=1e3
+    )
     load_threads: int = _key(
         0, "threads that prepare clips; 0 = one per core but one, at most 16", least=0, is_free=True
     )

@@ -20,10 +20,15 @@ class Status:
 
     def __init__(self, folder: Path, rank: int):
         """For the run of this folder."""
-        self._path, self._rank, self._facts = folder / NAME, rank, {"state": "running", "started": _now()}
+        self._path, self._rank = folder / NAME, rank
+        self._facts: dict[str, Any] = {}
 
     def update(self, **facts: Any) -> None:
         """What is going on: phase, step, steps, eta_seconds, checkpoint; keeps what was said before."""
+        if not self._facts:
+            former = self._read()
+            self._facts = {name: former[name] for name in ("step", "steps", "checkpoint") if name in former}
+            self._facts |= {"state": "running", "started": _now()}
         self._facts |= facts
         if self._rank == 0:
             self._write(self._facts)
@@ -33,6 +38,8 @@ class Status:
 
         is_echo: this process ended because of another one, which says the cause itself; a cause is never overwritten.
         """
+        if not self._facts:
+            return  # it never began: what a former run left stays true
         state = {0: "done", STOPPED: "stopped"}.get(code, "failed")
         if (is_echo or state == "stopped") and self._read().get("state") == "failed":
             return

@@ -36,7 +36,10 @@ def disk_errors(path: Path, *, is_users_choice: bool = False) -> Iterator[None]:
         if error.errno in _DISK_ERRNOS:
             why, attempt = _DISK_ERRNOS[error.errno], "free space, or name another place with --run.root=FOLDER"
         else:
-            why, attempt = error.strerror or str(error), "another place for --run.root, --run.name or --data.features"
+            why, attempt = (
+                error.strerror or str(error),
+                "another place for --run.root, --run.name, --data.features or --finetune.cache",
+            )
         raise DiskError("cannot write", path, why, attempt) from error
 
 

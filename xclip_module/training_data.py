@@ -1,6 +1,8 @@
 """What a training learns from and is judged on: clips and sentences of the train split, frames of the val split."""
 
 import dataclasses
+import hashlib
+import json
 import os
 from collections.abc import Generator, Sequence
 from pathlib import Path
@@ -9,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 
 from xclip_module import assemble
-from xclip_module.config import Config
+from xclip_module.config import Config, DataConfig
 from xclip_module.datasets.augment import Augmentation
 from xclip_module.datasets.catalogue import load_corpus
 from xclip_module.datasets.corpus import Corpus, Video
@@ -67,6 +69,12 @@ class Clips(NamedTuple):
 
     frames: Frames
     plan: Plan
+    skipped: dict[str, str]
+
+
+def with_every_split(data: DataConfig) -> DataConfig:
+    """So that a missing training video is an error, or named, too."""
+    return dataclasses.replace(data, evaluate=("train", "val", "test"))
 
 
 def with_recipe(config: Config) -> Config:
@@ -81,9 +89,7 @@ def load_training_data(config: Config, model: VideoTextModel) -> TrainingData:
     if config.data.video:
         why = "own recordings have no labels to learn from"
         raise ConfigError(f"data.video={config.data.video}", why=why, attempt="--data.name=cholec80 --data.root=FOLDER")
-    # Every split takes part: a missing training video is an error too.
-    every = dataclasses.replace(config.data, evaluate=("train", "val", "test"))
-    corpus = load_corpus(every)
+    corpus = load_corpus(with_every_split(config.data))
     assemble.check_track(config, corpus)
     assemble.scored_splits(config, corpus)
     sampling = assemble.sampling_of(config, model)
@@ -109,7 +115,18 @@ def prepare_clips(config: Config, data: TrainingData, run: Run, *, source: str) 
         )
     else:
         found = cached_frames(data.set.videos, place, grid=grid)
-    return Clips(found.frames, _plan(config, data.set.without(found.skipped) if found.skipped else data.set))
+    known = data.set.without(found.skipped) if found.skipped else data.set
+    return Clips(found.frames, _plan(config, known), found.skipped)
+
+
+def data_digest(known: TrainingSet) -> str:
+    """Changes with any video's file or length, label, sentence or clip; not with the place where the data lies."""
+    files = [video.source.stat().st_size if isinstance(video.source, Path) else 0 for video in known.videos]
+    found = hashlib.sha256(json.dumps([[video.id for video in known.videos], files, known.sentences]).encode())
+    for track in known.tracks.values():
+        found.update(track.segments.tobytes() + track.of_class.tobytes() + track.known.tobytes())
+    found.update(known.item_video.tobytes() + known.item_time.tobytes())
+    return found.hexdigest()[:16]
 
 
 def forecast_frames(config: Config, data: TrainingData, run: Run) -> dict[str, int]:

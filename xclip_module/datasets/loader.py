@@ -104,7 +104,8 @@ class Loader:
             clip = self._frames.clip(sample.video, sample.time)
             into.copy_(augment(clip, self._augmentation, seed=(self._plan.seed, sample.epoch, sample.draw)))
         except UserError as error:
-            raise DataError("cannot prepare clip", sample.name, str(error)) from error
+            attempt = "--finetune.frames=cache, which can leave such a video out before training"
+            raise DataError("cannot prepare clip", sample.name, str(error), attempt) from error
         except Exception as error:
             error.add_note(f"while clip {sample.name} was prepared")
             raise

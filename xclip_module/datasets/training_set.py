@@ -98,7 +98,9 @@ def training_set(
     grids = [_labelled_times(tracks[video.id], clip_stride_seconds) for video in videos]
     if not sum(map(len, grids)):
         why = f"no moment of its {len(classes)} sentences is annotated in the {len(videos)} training videos"
-        raise DataError("nothing to train on", corpus.name, why, "--data.queries= (the data set's own)")
+        raise DataError(
+            "nothing to train on", corpus.name, why, "a smaller --finetune.clip_stride_seconds, or other --data.queries"
+        )
     sentences, class_of = _sentence_table(classes, texts)
     return TrainingSet(
         videos=videos,

@@ -226,7 +226,8 @@ def _validate(trainer: Trainer, rules: Rules, hooks: Hooks) -> bool:
         if value is not None and is_better:
             progress.best_sum = hooks.keep_best()
             progress.best, progress.best_step = float(value), progress.step
-        progress.since_best = 0 if is_better else progress.since_best + 1
+        # An undefined number says nothing about the weights.
+        progress.since_best = 0 if is_better else progress.since_best + (value is not None)
         progress.validated = progress.step
         progress.validations.append({"step": progress.step, **row})
     return True
