@@ -2,6 +2,7 @@ import logging
 import signal
 
 import pytest
+import torch
 
 from xclip_module.run import launch
 
@@ -21,3 +22,12 @@ def start(tmp_path, capsys):
     for number, handler in handlers.items():
         signal.signal(number, handler)
     assert not logging.getLogger("xclip_module").handlers
+
+
+@pytest.fixture
+def one_thread():
+    """Tiny models gain nothing from a second thread, and wait for it where the cores are busy."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

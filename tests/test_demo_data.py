@@ -132,6 +132,17 @@ def test_splits_share_no_seed():
     assert all(not seeds[a] & seeds[b] for a, b in itertools.combinations(seeds, 2))
 
 
+def test_no_video_of_one_split_is_or_looks_like_one_of_another():
+    """What is trained on is not what is judged: neither files nor labels nor any number of a look come twice."""
+    files = {n: (COMMITTED / "videos" / f"video{n:02d}.mp4").read_bytes() for n in NUMBERS}
+    labels = {n: (COMMITTED / "phase_annotations" / f"video{n:02d}-phase.txt").read_text() for n in NUMBERS}
+    looks = {n: plan.plan_operation(demo.SEED, n).look for n in NUMBERS}
+    for one, other in itertools.combinations(NUMBERS, 2):
+        assert files[one] != files[other]
+        assert labels[one] != labels[other]
+        assert not set(looks[one]) & set(looks[other])
+
+
 def test_writes_the_three_files_of_a_video(operation, tmp_path, monkeypatch):
     monkeypatch.setattr(plan, "plan_operation", lambda seed, number: operation._replace(seconds=2))
     demo.write_video(tmp_path, 5, 7)

@@ -23,21 +23,13 @@ from xclip_module.training import checkpoint, grad_cache
 ROOT = Path(__file__).parents[1]
 # SIGKILLs of one run; the published figure is 20.
 KILLS = os.environ.get("KILLS", "6")
+pytestmark = pytest.mark.usefixtures("one_thread")
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 
 def only_train(config, run):
     """The training without the evaluation and report behind it."""
     finetuning.finetune(config, run)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Tiny models gain nothing from a second one, and lose much where the machine is busy."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def newest(folder):

@@ -34,16 +34,8 @@ FULL_XCLIP = Path(os.environ.get("XCLIP_GOLDEN", "nowhere"))
 FULL_CLIP4CLIP = Path(os.environ.get("CLIP4CLIP_GOLDEN", "nowhere"))
 TRAJECTORY = FULL_XCLIP / "train_traj_default_lr"
 START = FULL_XCLIP / "seqtransf_varlen" / "model.safetensors"
+pytestmark = pytest.mark.usefixtures("one_thread")
 ALONE = World(0, 1, torch.device("cpu"))
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Tiny tensors gain nothing from threads, and wait for them where the cores are busy."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def arrays(path):

@@ -192,23 +192,7 @@ def gradients(
     config: Config, training: Training, world: World, micro: int, group: Any
 ) -> Callable[[Batch, int], StepLoss]:
     """What writes the gradients of a batch at a step, this process's part of the mean."""
-    model, device = training.model, world.device
-
-    def cast(function: Callable) -> Callable:
-        def call(*arguments: Tensor) -> Any:
-            with precision.autocast(training.precision, device):
-                return function(*arguments)
-
-        return call
-
-    calls = Calls(
-        encode_text=cast(model.encode_text),
-        encode_video=cast(model.encode_video),
-        similarity=model.similarity,
-        to_pixels=lambda frames: to_pixels(frames, model.picture, device),
-        # A signal arrives as an exception by itself.
-        poll=lambda: None,
-    )
+    calls = make_calls(training.model, training.precision, world.device)
 
     def compute(batch: Batch, step: int) -> StepLoss:
         return backward(
@@ -223,6 +207,26 @@ def gradients(
         )
 
     return compute
+
+
+def make_calls(model: Any, chosen: str, device: torch.device) -> Calls:
+    """What a step asks of the model: towers in the chosen precision, head in float32."""
+
+    def cast(function: Callable) -> Callable:
+        def call(*arguments: Tensor) -> Any:
+            with precision.autocast(chosen, device):
+                return function(*arguments)
+
+        return call
+
+    return Calls(
+        encode_text=cast(model.encode_text),
+        encode_video=cast(model.encode_video),
+        similarity=model.similarity,
+        to_pixels=lambda frames: to_pixels(frames, model.picture, device),
+        # A signal arrives as an exception by itself.
+        poll=lambda: None,
+    )
 
 
 def micro_batch_size(config: Config, training: Training, world: World) -> int:

@@ -7,21 +7,21 @@ import multiprocessing
 from typing import Any
 
 import torch
-from torch import Tensor
 from transformers import CLIPConfig, CLIPModel
 
+from xclip_module import precision
 from xclip_module.benchmark.meter import Cost, measured, table
 from xclip_module.benchmark.models import vit_b
 from xclip_module.distributed import World
-from xclip_module.evaluation.encoding import to_pixels
+from xclip_module.finetuning import make_calls
 from xclip_module.interface import Batch
 from xclip_module.models.parameters import checkpoint_activations_
-from xclip_module.training.grad_cache import Calls, backward
+from xclip_module.training.grad_cache import backward
 
 _WORDS, _SIDE, _VOCABULARY = 32, 224, 49408
 _SMALL = 4
 # Float32 on both sides: what is compared is the way, not the number format.
-_DTYPES = {"cpu": torch.float32, "cuda": torch.float16}
+_PRECISIONS = {"cpu": "fp32", "cuda": "fp16"}
 
 
 def run(device: torch.device, *, clips: int = 64, frames: int = 4, patch: int = 32) -> str:
@@ -76,22 +76,7 @@ def _ours(wishes: dict[str, Any], device: torch.device) -> tuple[Any, Any]:
     model = vit_b(wishes["patch"], frames=wishes["frames"]).to(device).train()
     if wishes.get("is_checkpointed"):
         checkpoint_activations_(model)
-    dtype = _DTYPES[device.type]
-
-    def cast(function: Any) -> Any:
-        def call(*arguments: Tensor) -> Any:
-            with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
-                return function(*arguments)
-
-        return call
-
-    calls = Calls(
-        encode_text=cast(model.encode_text),
-        encode_video=cast(model.encode_video),
-        similarity=model.similarity,
-        to_pixels=lambda pixels: to_pixels(pixels, model.picture, device),
-        poll=lambda: None,
-    )
+    calls = make_calls(model, _PRECISIONS[device.type], device)
 
     def step(batch: Batch) -> float:
         world = World(0, 1, device)
@@ -106,7 +91,6 @@ def _plain(wishes: dict[str, Any], device: torch.device) -> tuple[Any, Any]:
     """What a short script does: mean of CLIP's frame features, cross-entropy within each micro-batch, losses added."""
     vision = {"patch_size": wishes["patch"], "image_size": _SIDE}
     model = CLIPModel(CLIPConfig(vision_config=vision, projection_dim=512)).to(device).train()
-    dtype = _DTYPES[device.type]
 
     def step(batch: Batch) -> float:
         parts = range(0, len(batch.frames), _SMALL)
@@ -114,7 +98,7 @@ def _plain(wishes: dict[str, Any], device: torch.device) -> tuple[Any, Any]:
         for start in parts:
             part = slice(start, start + _SMALL)
             pixels = batch.frames[part].to(device).float() / 255
-            with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+            with precision.autocast(_PRECISIONS[device.type], device):
                 video = model.get_image_features(pixel_values=pixels.flatten(0, 1)).pooler_output
                 text = model.get_text_features(input_ids=batch.input_ids[part].to(device)).pooler_output
             video = torch.nn.functional.normalize(video.float().unflatten(0, pixels.shape[:2]).mean(1), dim=-1)
