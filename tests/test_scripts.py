@@ -75,7 +75,13 @@ def test_the_shipped_config_finds_the_phases_of_unseen_demo_videos(tmp_path):
 
 
 def test_random_weights_score_chance_and_say_so(tmp_path):
-    code, text = run("--model.weights=untrained:data/demo/model", "--eval.bootstrap=0", root=tmp_path, name="demo")
+    code, text = run(
+        "--model.weights=untrained:data/demo/model",
+        "--eval.bootstrap=0",
+        "--data.evaluate=val",
+        root=tmp_path,
+        name="demo",
+    )
     assert code == 0, text
     assert "expect chance" in text
     folder = tmp_path / "demo"
