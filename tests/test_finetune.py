@@ -370,21 +370,30 @@ def test_check_tries_everything_forecasts_and_trains_nothing(arguments, start, t
     assert {path.name for path in folder.iterdir()} == {"config.json", "lock", "log.txt", "status.json"}
 
 
-def test_check_names_every_broken_video_and_deep_finds_damage_inside(start, tmp_path):
+def test_check_names_every_broken_video_before_anything_is_tried(start, tmp_path):
     arguments = write_project(tmp_path, seconds=12)
-    videos = tmp_path / "copy" / "videos"
-    content = bytearray((videos / "video10.mp4").read_bytes())
-    content[len(content) // 2 : len(content) // 2 + 3000] = bytes(3000)
-    (videos / "video10.mp4").write_bytes(bytes(content))
-    strict = [word for word in arguments if "skip_unreadable" not in word]
-    strict += ["--data.evaluate=test", "--data.skip_unreadable=true"]
-    assert start(only_train, "--check", *strict, check=check_zeroshot)[0] in (0, 3)
-    code, text = start(only_train, "--check=deep", *strict, check=check_zeroshot)
-    assert "video10: " in text
-    (videos / "video01.mp4").write_bytes(b"\0" * 4000)
-    (videos / "video02.mp4").write_bytes(b"\0" * 4000)
+    for name in ("video02.mp4", "video10.mp4"):
+        (tmp_path / "copy" / "videos" / name).write_bytes(b"\0" * 4000)
     code, text = start(only_train, "--check", *arguments, check=check_finetune)
-    assert code == 3
+    assert "video02: " in text
+    assert "video10: " in text
+    assert "videos: 2 of 4 fit" in text
+    assert "left out: " in text
+
+
+def test_only_the_deep_check_finds_damage_inside_a_video(start, tmp_path):
+    arguments = write_project(tmp_path, seconds=12)
+    path = tmp_path / "copy" / "videos" / "video10.mp4"
+    content = bytearray(path.read_bytes())
+    inside = content.index(b"mdat") + 1500
+    content[inside : inside + 400] = bytes(400)
+    path.write_bytes(bytes(content))
+    code, text = start(only_train, "--check", *arguments, check=check_zeroshot)
+    assert code == 0
+    assert "videos: 2 of 2 fit (opened, length as labelled)" in text
+    code, text = start(only_train, "--check=deep", *arguments, check=check_zeroshot)
+    assert "video10: " in text
+    assert "videos: 1 of 2 fit (every frame decoded)" in text
 
 
 def torchrun(name, root, arguments):

@@ -49,7 +49,7 @@ def check_zeroshot(config: Config, run: Run, is_deep: bool) -> None:
     with _timed("weights and sentences"):
         setup = assemble.set_up(config, run)
     log.info("weights: %s, %s", setup.model.protocol, setup.precision)
-    _check_videos(config, videos, setup.model.picture.size, run, is_deep=is_deep)
+    _check_videos(config, videos, run, is_deep=is_deep)
     first = min(videos, key=lambda video: video.label_seconds)
     only = setup._replace(corpus=_only(corpus, first))
     with _timed(f"scores of {first.id}") as spent:
@@ -69,11 +69,12 @@ def check_finetune(config: Config, run: Run, is_deep: bool) -> None:
     corpus = load_corpus(with_every_split(config.data))
     videos = [video for video in corpus.videos if video.id in corpus.moments]
     _say_data(config, corpus, videos)
+    # All of them before the first is used, so that one look names every broken one.
+    _check_videos(config, videos, run, is_deep=is_deep)
     config = with_recipe(config)
     with _timed("weights, sentences, training videos"):
         training = finetuning.prepare(config, run, is_trial=True)
     log.info("weights: %s, %s", training.model.protocol, training.precision)
-    _check_videos(config, videos, training.model.picture.size, run, is_deep=is_deep)
     micro = finetuning.micro_batch_size(config, training, run.world)
     step = _try_steps(config, training, micro, run)
     rate = _try_validation(config, training, run)
@@ -95,12 +96,15 @@ def _say_data(config: Config, corpus: Corpus, videos: list[Video]) -> None:
             raise DataError("one video in two splits", corpus.name, ", ".join(twice[:5]), "mend the splits")
     counts = ", ".join(f"{len(ids)} {split}" for split, ids in splits.items() if ids)
     log.info("data: %s; %s, no video in two of them", corpus.protocol, counts)
+    if not videos:
+        raise DataError("no video to check", corpus.name, "none of the splits has one", "--data.root=FOLDER")
     for one in corpus.missing:
         log.warning("missing: %s (%s)", one.id, one.why)
 
 
-def _check_videos(config: Config, videos: list[Video], size: int, run: Run, *, is_deep: bool) -> None:
-    reading = assemble.reading_of(config, fps=1.0, size=size)
+def _check_videos(config: Config, videos: list[Video], run: Run, *, is_deep: bool) -> None:
+    # Nothing is resized here.
+    reading = assemble.reading_of(config, fps=1.0, size=1)
     problems = []
     start = time.monotonic()
     with Progress(len(videos), name="check", unit="videos", is_shown=run.world.is_main) as progress:
