@@ -18,7 +18,7 @@ from xclip_module import finetuning
 from xclip_module.check import check_finetune, check_zeroshot
 from xclip_module.models import load_checkpoint
 from xclip_module.models.demo_model import write_demo_model
-from xclip_module.training import checkpoint, grad_cache
+from xclip_module.training import checkpoint
 
 ROOT = Path(__file__).parents[1]
 # SIGKILLs of one run; the published figure is 20.
@@ -443,15 +443,3 @@ def test_two_ranks_train_as_one(arguments, start, tmp_path):
     one, two = (newest(tmp_path / "runs" / name)["model"] for name in ("one", "two"))
     for name, tensor in one.items():
         torch.testing.assert_close(two[name], tensor, rtol=1e-4, atol=1e-5)
-
-
-def test_the_share_of_the_loader_is_the_share_of_the_gradients():
-    """Two rooms that may not import each other cut a batch in the same places."""
-    from xclip_module.datasets.loader import _bounds
-    from xclip_module.distributed import World
-
-    for count in range(20):
-        for size in (1, 2, 3, 7):
-            for rank in range(size):
-                found = range(*_bounds(count, World(rank, size, torch.device("cpu"))))
-                assert found == grad_cache.share(count, rank, size)

@@ -11,10 +11,10 @@ from transformers import XCLIPModel
 from transformers.models.clip.modeling_clip import CLIPAttention
 
 from xclip_module.collectives import average_gradients
-from xclip_module.distributed import World
+from xclip_module.distributed import World, share
 from xclip_module.interface import Batch, Embeddings, Picture
 from xclip_module.models.ms_xclip import MicrosoftXClip
-from xclip_module.training.grad_cache import Calls, backward, chunk_seed, share
+from xclip_module.training.grad_cache import Calls, backward, chunk_seed
 from xclip_module.training.objectives import LOSSES
 from xclip_module.training.optim import build_optimizer, parameter_groups, set_lr
 

@@ -83,6 +83,17 @@ def shard(items: Sequence[T], world: World) -> list[T]:
     return list(items[world.rank :: world.size])
 
 
+def share(count: int, rank: int, size: int) -> range:
+    """Which of `count` rows are a process's: runs of nearly equal length, as numpy.array_split makes them.
+
+    >>> [share(5, rank, 3) for rank in range(3)]
+    [range(0, 2), range(2, 4), range(4, 5)]
+    """
+    least, larger = divmod(count, size)
+    start = rank * least + min(rank, larger)
+    return range(start, start + least + (rank < larger))
+
+
 def gather(value: Any, world: World) -> list[Any]:
     """Every rank's value, by rank, on every rank; uneven and nested values are fine.
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from xclip_module.datasets.augment import Augmentation, augment
 from xclip_module.datasets.frame_cache import Frames
 from xclip_module.datasets.sampling_plan import Plan, Sample
-from xclip_module.distributed import World
+from xclip_module.distributed import World, share
 from xclip_module.errors import DataError, UserError
 from xclip_module.interface import Batch
 
@@ -86,17 +86,17 @@ class Loader:
     def _begin(self, step: int, pool: ThreadPoolExecutor | None) -> _Share:
         """Hands the clips of this process's share to the threads, or prepares them."""
         samples = self._plan.samples(step)
-        start, stop = _bounds(len(samples), self._world)
+        own = share(len(samples), self._world.rank, self._world.size)
         side = self._augmentation.size
-        shape = (stop - start, self._frames.grid.sampling.frames_per_clip, 3, side, side)
+        shape = (len(own), self._frames.grid.sampling.frames_per_clip, 3, side, side)
         # From pinned memory a GPU takes them while it computes.
         frames = torch.empty(shape, dtype=torch.uint8, pin_memory=self._world.device.type == "cuda")
-        jobs = zip(samples[start:stop], frames, strict=True)
+        jobs = zip(samples[own.start : own.stop], frames, strict=True)
         if pool is not None:
-            return _Share(samples, start, frames, [pool.submit(self._prepare, *job) for job in jobs])
+            return _Share(samples, own.start, frames, [pool.submit(self._prepare, *job) for job in jobs])
         for job in jobs:
             self._prepare(*job)
-        return _Share(samples, start, frames, [])
+        return _Share(samples, own.start, frames, [])
 
     def _prepare(self, sample: Sample, into: Tensor) -> None:
         """Writes one clip into its place."""
@@ -125,13 +125,6 @@ class Loader:
             unknown=torch.from_numpy(found.unknown),
             names=tuple(sample.name for sample in share.samples),
         )
-
-
-def _bounds(count: int, world: World) -> tuple[int, int]:
-    """This process's stretch of `count` samples, as equal as possible, larger ones first; `np.array_split`."""
-    least, rest = divmod(count, world.size)
-    start = world.rank * least + min(world.rank, rest)
-    return start, start + least + (world.rank < rest)
 
 
 def _compute_on_one_core() -> None:

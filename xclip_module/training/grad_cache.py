@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from xclip_module.collectives import gather_rows
-from xclip_module.distributed import World
+from xclip_module.distributed import World, share
 from xclip_module.interface import Batch, Embeddings
 from xclip_module.training.objectives import LOSSES, accuracy, floor
 
@@ -86,17 +86,6 @@ def backward(
     for forwards, parts, leaf, side in zip(passes, kept, leaves, sides, strict=True):
         _second_pass(forwards, parts, _gradients(leaf, side.shares[world.rank], world))
     return result
-
-
-def share(count: int, rank: int, size: int) -> range:
-    """Which of `count` rows are a process's: runs of nearly equal length, as numpy.array_split makes them.
-
-    >>> [share(5, rank, 3) for rank in range(3)]
-    [range(0, 2), range(2, 4), range(4, 5)]
-    """
-    least, larger = divmod(count, size)
-    start = rank * least + min(rank, larger)
-    return range(start, start + least + (rank < larger))
 
 
 def chunk_seed(seed: int, rank: int, kind: str, number: int) -> int:
