@@ -60,6 +60,7 @@ class VideoTextModel(Protocol):
     text_slots: int  # word slots W of `encode_text`
     vocabulary: int  # token ids that `encode_text` knows: 0 up to this
     reuses_frames: bool  # True: a clip is a function of separately encoded frames
+    has_header: bool  # True: a temporal header makes the clip of its frames, not their mean
 
     @property
     def protocol(self) -> str:

@@ -33,6 +33,7 @@ class MicrosoftXClip(nn.Module):
         self.text_slots = model.config.text_config.max_position_embeddings
         self.vocabulary = model.config.text_config.vocab_size
         self.reuses_frames = False
+        self.has_header = True
 
     @property
     def protocol(self) -> str:

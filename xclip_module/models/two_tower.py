@@ -44,6 +44,7 @@ class TwoTower(nn.Module):
         self.text_slots = spec.words
         self.vocabulary = spec.vocabulary
         self.reuses_frames = spec.patch_frames == 1
+        self.has_header = self.temporal is not None
 
     @property
     def protocol(self) -> str:
