@@ -154,7 +154,7 @@ def test_zero_still_means_the_data_sets_own():
 
 
 def test_words_of_a_list_must_be_words():
-    with pytest.raises(ConfigError, match="data.evaluate: found 5"):
+    with pytest.raises(ConfigError, match=r"data.evaluate: found \(5,\), expected words"):
         resolve(Config(data=DataConfig(evaluate=(5,))))
 
 

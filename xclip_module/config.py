@@ -4,6 +4,7 @@ Order of precedence, weakest first: the defaults there, a named protocol, the us
 differs from the default counts as set), `--section.key=value` on the command line.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import json
@@ -12,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, get_type_hints
 
 from xclip_module.errors import ConfigError
-from xclip_module.sections import Config, DataConfig, EvalConfig, FinetuneConfig, ModelConfig, RunConfig
+from xclip_module.sections import Config, DataConfig, EvalConfig, FinetuneConfig, ModelConfig, ProbeConfig, RunConfig
 
 __all__ = [
     "Config",
@@ -20,6 +21,7 @@ __all__ = [
     "EvalConfig",
     "FinetuneConfig",
     "ModelConfig",
+    "ProbeConfig",
     "RunConfig",
     "describe",
     "free_keys",
@@ -31,6 +33,9 @@ __all__ = [
     "sections",
     "to_json",
 ]
+
+# The keys that hold several values, and what each of these is.
+_SEVERAL: dict[Any, type] = {tuple[str, ...]: str, tuple[int, ...]: int}
 
 
 def keys(config: Config | None = None) -> dict[str, Any]:
@@ -182,22 +187,28 @@ def _parse(name: str, text: str) -> Any:
     elif kind is str:
         return text
     else:
-        return tuple(part.strip() for part in text.split(",") if part.strip())
+        parts = tuple(part.strip() for part in text.split(",") if part.strip())
+        if kind == tuple[str, ...]:
+            return parts
+        with contextlib.suppress(ValueError):
+            return tuple(int(part) for part in parts)
     raise ConfigError(f"--{name}={text}", why=f"expected {_kind_name(kind)}")
 
 
 def _check(name: str, value: Any) -> None:
     kind, definition = _key_type(name), _definition(name)
     rules, words = definition.metadata, value if isinstance(value, tuple) else (value,)
-    accepted: Any = {float: (int, float), tuple[str, ...]: (tuple,)}.get(kind, (kind,))
-    if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
+    part = _SEVERAL.get(kind, kind)
+    accepted = (int, float) if part is float else (part,)
+    is_right = [isinstance(word, accepted) and (part is bool) == isinstance(word, bool) for word in words]
+    if isinstance(value, tuple) != (kind in _SEVERAL) or not all(is_right):
         raise ConfigError(f"config key {name}", why=f"found {value!r}, expected {_kind_name(kind)}")
     for word in words if rules["choices"] else ():
         if word not in rules["choices"]:
             found = nearest(str(word), rules["choices"])
             raise ConfigError(f"config key {name}", why=f"found {word!r}, expected one of {rules['choices']}; {found}")
-    if kind in (int, float) and value != definition.default:
-        _check_range(name, value, rules)
+    for word in words if part in (int, float) and value != definition.default else ():
+        _check_range(name, word, rules)
 
 
 def _check_range(name: str, value: float, rules: Mapping[str, Any]) -> None:
@@ -211,8 +222,9 @@ def _check_range(name: str, value: float, rules: Mapping[str, Any]) -> None:
 
 def _kind_name(kind: Any) -> str:
     names = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
-    return names.get(kind, "words with ',' between them")
+    what = "whole numbers" if kind == tuple[int, ...] else "words"
+    return names.get(kind, f"{what} with ',' between them")
 
 
 def _text(value: Any) -> str:
-    return ",".join(value) if isinstance(value, tuple) else str(value)
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -98,6 +98,7 @@ class ModelConfig:
         "official = empty word and frame slots take part, as released; auto = official for official checkpoints",
         choices=(AUTO, "official", "masked"),
     )
+    head: str = _key("", "run_zeroshot: a head.safetensors of run_linear_probe, which scores instead of the sentences")
     attention: str = _key("sdpa", "kernel of the towers", choices=("sdpa", "eager", "flash_attention_2"))
     frames_per_forward: int = _key(64, "frames in one forward of the vision tower", least=1)
 
@@ -109,7 +110,7 @@ class EvalConfig:
     track: str = _key(
         "similarity-only",
         "what moments may know beside the similarity; all tracks that there are stand in the report",
-        choices=("similarity-only", "+query-set", "+procedure-order"),
+        choices=("similarity-only", "+query-set", "+procedure-order", "+temporal"),
     )
     smooth_seconds: float = _key(
         0.0,
@@ -225,6 +226,39 @@ class FinetuneConfig:
 
 
 @dataclass(frozen=True)
+class ProbeConfig:
+    """How a head is trained on frozen features (run_linear_probe.py)."""
+
+    features: str = _key(
+        AUTO,
+        "what is probed: the middle frame of a window, the mean of its frames, the output of the temporal header, the "
+        "embedding of models that encode whole clips; auto = window, or video for ms-xclip",
+        choices=(AUTO, "frame", "window", "temporal", "video"),
+    )
+    balance: bool = _key(True, "every phase weighs the same, and so do presence and absence of a tool or sentence")
+    penalty: float = _key(
+        0.0, "of the squared weights, 1 / C of scikit-learn; 0 = swept on val from 1e-6 to 1e6", least=1e-9, most=1e9
+    )
+    monitor: str = _key("AUPRC", "val number that chooses penalty and epoch", choices=("AUPRC", "AUROC"))
+    refit: str = _key(
+        "train",
+        "what the head with the chosen penalty learns from; with val, val is not scored",
+        choices=("train", "train+val"),
+    )
+    max_steps: int = _key(1000, "evaluations after which a fit ends where it is", least=1)
+    shots: tuple[int, ...] = _key((), "few-shot: numbers of training videos, e.g. 1,2,4,8; empty = none", least=1)
+    draws: int = _key(
+        6, "few-shot: how often the videos are drawn; the range of 6 holds the median with 97 %", least=1, most=1000
+    )
+    temporal: str = _key(
+        "none",
+        "a small network over all windows of a video, as track +temporal; causal-tcn sees no later window",
+        choices=("none", "tcn", "causal-tcn"),
+    )
+    temporal_epochs: int = _key(30, "how often it sees every training video", least=1, most=1e5)
+
+
+@dataclass(frozen=True)
 class Config:
     """One run's choices, by section."""
 
@@ -233,3 +267,4 @@ class Config:
     model: ModelConfig = field(default_factory=ModelConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
+    probe: ProbeConfig = field(default_factory=ProbeConfig)

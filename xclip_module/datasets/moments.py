@@ -26,19 +26,24 @@ _TOLERANCE = 1.0
 
 
 class Entry(NamedTuple):
-    """One line of a list: segments None = not annotated, empty = annotated as absent; seconds 0 = length unknown."""
+    """One line of a list: segments None = not annotated, empty = annotated as absent; seconds 0 = length unknown.
+
+    split: "train", "val" or "test" where the list has splits, else "all".
+    """
 
     video: str
     query: str
     segments: tuple[Segment, ...] | None
     seconds: float
+    split: str
 
 
 def load_moments(data: DataConfig) -> Corpus:
     """A .csv of triplets or a QVHighlights-style .jsonl, over the videos of a folder.
 
     csv: columns video|video_id, query|text, start_time|start_frame, end_time|end_frame, optional fps (needed for
-    frames). jsonl: vid, query, duration, relevant_windows [[start, end], …] in seconds.
+    frames). jsonl: vid, query, duration, relevant_windows [[start, end], …] in seconds. Both may name each line's split
+    (train, val, test), without which nothing can be trained.
     Raises DataError with file and line for what cannot be read, and for listed videos that are not there.
     """
     if not data.annotations:
@@ -46,7 +51,7 @@ def load_moments(data: DataConfig) -> Corpus:
     path, root = Path(data.annotations), Path(data.root or ".")
     entries = read_entries(path)
     names = list(dict.fromkeys(entry.video for entry in entries))
-    seconds, last = _lengths(entries, path), _last_moments(entries)
+    seconds, last, split_of = _lengths(entries, path), _last_moments(entries), _splits(entries, path)
     files = _find(names, root)
     missing = tuple(name for name in names if name not in files)
     if missing and not data.skip_unreadable:
@@ -58,15 +63,28 @@ def load_moments(data: DataConfig) -> Corpus:
             known = truth[entry.video].get(entry.query, ())
             truth[entry.video][entry.query] = tuple(sorted({*known, *entry.segments}))
     videos = tuple(
-        Video(name, files[name], "all", seconds.get(name, 0.0), _TOLERANCE, last.get(name, 0.0))
+        Video(name, files[name], split_of[name], seconds.get(name, 0.0), _TOLERANCE, last.get(name, 0.0))
         for name in names
         if name in files
     )
     queries = tuple(Query(text, text, "free") for text in dict.fromkeys(entry.query for entry in entries))
-    protocol = f"{path.name}, all videos, split {split_hash({'all': tuple(names)})}"
-    return Corpus(
-        "moments", videos, queries, truth, protocol, tuple(Missing(name, "all", "no video") for name in missing)
-    )
+    ids = {split: tuple(name for name in names if split_of[name] == split) for split in sorted(set(split_of.values()))}
+    protocol = f"{path.name}, {'all videos' if 'all' in ids else '/'.join(ids)}, split {split_hash(ids)}"
+    gaps = tuple(Missing(name, split_of[name], "no video") for name in missing)
+    return Corpus("moments", videos, queries, truth, protocol, gaps)
+
+
+def _splits(entries: Sequence[Entry], path: Path) -> dict[str, str]:
+    """The split of each video: all lines name one, or none does, and a video is in one only."""
+    found: dict[str, str] = {}
+    for entry in entries:
+        if found.setdefault(entry.video, entry.split) != entry.split:
+            both = f"{entry.video} is {found[entry.video]} and {entry.split}"
+            raise DataError("one video in two splits", path, both, "mend its lines")
+    if "all" in found.values() and len(set(found.values())) > 1:
+        without = next(video for video, split in found.items() if split == "all")
+        raise DataError("a split is missing", path, f"{without} has none, others have", "name train, val or test")
+    return found
 
 
 def _lengths(entries: Sequence[Entry], path: Path) -> dict[str, float]:
@@ -165,7 +183,8 @@ def _from_csv(path: Path) -> Iterator[Entry]:
     for number, row in enumerate(table.to_dict("records"), start=2):
         place = f"{path}, line {number}"
         start, end = (_seconds(row, str(columns[side]), place) for side in ("start", "end"))
-        yield _entry(row[columns["video"]], row[columns["query"]], [(start, end)], 0.0, place)
+        split = _split(row.get("split", ""), place)
+        yield _entry(row[columns["video"]], row[columns["query"]], [(start, end)], 0.0, place, split=split)
 
 
 def _seconds(row: dict[str, str], column: str, place: str) -> float:
@@ -189,7 +208,16 @@ def _from_jsonl(path: Path) -> Iterator[Entry]:
         seconds = _number(row.get("duration", 0), "duration", place)
         if seconds < 0:
             raise DataError("wrong duration", place, f"found {seconds:g}, expected seconds, or 0 for unknown")
-        yield _entry(row["vid"], row["query"], _windows(windows, place), seconds, place)
+        split = _split(row.get("split", ""), place)
+        yield _entry(row["vid"], row["query"], _windows(windows, place), seconds, place, split=split)
+
+
+def _split(value: Any, place: str) -> str:
+    if value in ("", "all"):
+        return "all"
+    if value not in ("train", "val", "test"):
+        raise DataError("unknown split", place, f"found {value!r}, expected train, val or test")
+    return value
 
 
 def _windows(windows: Any, place: str) -> list[Segment] | None:
@@ -202,7 +230,7 @@ def _windows(windows: Any, place: str) -> list[Segment] | None:
     return [(_number(a, "start", place), _number(b, "end", place)) for a, b in windows]
 
 
-def _entry(video: Any, query: Any, segments: list[Segment] | None, seconds: float, place: str) -> Entry:
+def _entry(video: Any, query: Any, segments: list[Segment] | None, seconds: float, place: str, *, split: str) -> Entry:
     video, query = str(video).strip(), " ".join(str(query).split())
     if not video or not query:
         raise DataError("empty query" if video else "empty video", place)
@@ -211,7 +239,7 @@ def _entry(video: Any, query: Any, segments: list[Segment] | None, seconds: floa
             raise DataError("wrong moment", place, f"found {start:g} to {end:g} s, expected 0 <= start < end")
         if seconds and end > seconds + _TOLERANCE:
             raise DataError("wrong moment", place, f"it ends at {end:g} s, the video at {seconds:g} s")
-    return Entry(video, query, None if segments is None else tuple(segments), seconds)
+    return Entry(video, query, None if segments is None else tuple(segments), seconds, split)
 
 
 def _number(value: Any, name: str, place: str) -> float:
