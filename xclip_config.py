@@ -1,6 +1,6 @@
 """Values of the next run. Every key, with its unit and reason: python run_zeroshot.py --help."""
 
-from xclip_module.config import Config, DataConfig, EvalConfig, FinetuneConfig, ModelConfig, RunConfig
+from xclip_module.config import Config, DataConfig, EvalConfig, FinetuneConfig, ModelConfig, ProbeConfig, RunConfig
 
 CONFIG = Config(
     run=RunConfig(
@@ -28,5 +28,11 @@ CONFIG = Config(
         lr=0,  # of new modules; 0 = the data set's own
         pretrained_lr_scale=0,  # of the towers, times lr; 0 = the data set's own
         monitor="mAP@0.5",  # val number that chooses the best step
+    ),
+    probe=ProbeConfig(
+        features="auto",  # frame | window | temporal | video
+        penalty=0,  # of the squared weights; 0 = swept on val
+        shots=(),  # few-shot: numbers of training videos, e.g. (1, 2, 4)
+        temporal="none",  # tcn | causal-tcn: a small network over the whole video as track +temporal
     ),
 )

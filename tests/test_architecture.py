@@ -18,8 +18,9 @@ OWN_CODE = [*MODULES, *(path for path in SCRIPTS if path.exists())]
 ROOMS = {"models", "datasets", "training", "evaluation", "reporting"}
 # The composition root: what knows every room.
 UPPER = {
-    *("assemble", "outcome", "benchmark", "outputs", "pictures", "check"),
+    *("assemble", "outcome", "benchmark", "outputs", "pictures", "probe_pictures", "check"),
     *("finetuning", "training_data", "validation", "training_log", "training_files"),
+    *("sentences", "heads", "probing", "probe_data", "probe_fit", "probe_temporal", "few_shot"),
 }
 TOP_LEVEL = {
     *("run_zeroshot.py", "run_linear_probe.py", "run_finetune.py", "xclip_config.py", "xclip_module"),

@@ -82,7 +82,12 @@ class Made:
             picture=SimpleNamespace(size=32),
         )
         self.setup = SimpleNamespace(
-            corpus=known, model=model, sampling=Sampling(4.0, 4, STRIDE), precision="fp32", is_untrained=True
+            probe=None,
+            corpus=known,
+            model=model,
+            sampling=Sampling(4.0, 4, STRIDE),
+            precision="fp32",
+            is_untrained=True,
         )
         scored = Scored(list(curves(known, seed)), {}, {one.id: one.why for one in known.missing})
         self.found = outcome.conclude(self.config, self.setup, scored)

@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,29 +10,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from xclip_module import distributed, precision
-from xclip_module.config import Config, ModelConfig, nearest
+from xclip_module import distributed, heads, precision
+from xclip_module.config import Config, nearest
 from xclip_module.datasets.catalogue import choose_sampling, load_corpus
 from xclip_module.datasets.corpus import Corpus, Video
-from xclip_module.datasets.feature_pass import Encode, Reading, feature_pass
+from xclip_module.datasets.feature_pass import Arrays, Encode, Reading, feature_pass
 from xclip_module.datasets.features import FeatureStore
-from xclip_module.datasets.prompts import prompt_sets, read_background, read_prompts
 from xclip_module.datasets.windows import Sampling, clip_rows, curve_times
 from xclip_module.distributed import World
-from xclip_module.errors import ConfigError, DataError, WeightsError
+from xclip_module.errors import ConfigError, DataError
 from xclip_module.evaluation.encoding import encode_clips, encode_frames
 from xclip_module.evaluation.scoring import Curve, check_finite, score_stored
-from xclip_module.evaluation.tracks import PROCEDURE, QUERY_SET, SIMILARITY, TRACKS, has_query_set
+from xclip_module.evaluation.tracks import PROCEDURE, QUERY_SET, SIMILARITY, TEMPORAL, TRACKS, has_query_set
+from xclip_module.heads import Probe
 from xclip_module.interface import Embeddings, VideoTextModel
-from xclip_module.models import load_checkpoint, load_tokenizer, load_untrained
-from xclip_module.models.hub import locate
-from xclip_module.models.tokenizer import Tokens
+from xclip_module.models import load_checkpoint, load_untrained
 from xclip_module.progress import Progress
 from xclip_module.run import Run
-
-UNTRAINED = "untrained:"
-BACKGROUND = "\nbackground"  # no prompt set is called so
-_SHIPPED = str(Path(__file__).parents[1] / "data" / "demo" / "model")
+from xclip_module.sentences import BACKGROUND, SHIPPED, UNTRAINED, Queries, place_of, read_queries
 
 log = logging.getLogger(__name__)
 
@@ -40,57 +35,62 @@ log = logging.getLogger(__name__)
 class Setup(NamedTuple):
     """Everything that a scoring pass needs, on this process's device.
 
-    text: of all sentences.  rows: which of them are the queries (""), each further prompt set, and the background.
+    text: of all sentences; None where a head scores.  rows: which scores are those of the queries (""), of each further
+    prompt set, of the background, and of a head's temporal network.
     """
 
     corpus: Corpus
     model: VideoTextModel
-    text: Embeddings
+    text: Embeddings | None
     rows: Mapping[str, slice]
     sampling: Sampling
     precision: str
     is_untrained: bool
-
-
-class Queries(NamedTuple):
-    """All sentences of a run as tokens, and which of them are what; see `Setup`."""
-
-    tokens: Tokens
-    rows: Mapping[str, slice]
+    probe: Probe | None = None
 
 
 class Scored(NamedTuple):
-    """Curves in the order of the corpus, the same by further prompt set, and the videos left out with the reason."""
+    """Curves in the order of the corpus, the same by further prompt set, and the videos left out with the reason.
+
+    temporal: the curves of a head's temporal network.
+    """
 
     curves: list[Curve]
     sets: dict[str, list[Curve]]
     skipped: dict[str, str]
+    temporal: list[Curve] | None = None
 
 
 def set_up(config: Config, run: Run) -> Setup:
     """Corpus, model and encoded queries of a run, in that order, so that cheap mistakes show first."""
-    corpus = load_corpus(config.data)
-    check_track(config, corpus)
+    head = heads.read_head(config)
+    corpus = heads.load_queries(config.data, head) if head else load_corpus(config.data)
+    check_track(config, corpus, has_temporal=head is not None and head.temporal is not None)
     model = build_model(config, run.world)
+    if head:
+        config = heads.with_sampling(config, head)
+        probe = heads.fit_to(config, corpus, model, sampling_of(config, model), head)
+        return probed(config, corpus, model, probe, run.world)
     return encode_queries(config, corpus, model, read_queries(config, corpus, model), run.world)
 
 
-def check_track(config: Config, corpus: Corpus) -> None:
-    """Raises ConfigError for a track that these queries have not."""
-    tracks = available_tracks(corpus)
+def probed(config: Config, corpus: Corpus, model: VideoTextModel, probe: Probe | None, world: World) -> Setup:
+    """What scoring with a head needs; without one, what its features need."""
+    chosen = precision.choose(config.run.precision, world.device)
+    size = len(corpus.queries)
+    rows = {"": slice(0, size)}
+    if probe:
+        probe = probe._replace(head=probe.head.to(world.device))
+        rows |= {TEMPORAL: slice(size, 2 * size)} if probe.has_temporal else {}
+    return Setup(corpus, model, None, rows, sampling_of(config, model), chosen, False, probe)
+
+
+def check_track(config: Config, corpus: Corpus, *, has_temporal: bool = False) -> None:
+    """Raises ConfigError for a track that these queries, or the head, have not."""
+    tracks = available_tracks(corpus, has_temporal=has_temporal)
     if config.eval.track not in tracks:
         why = f"these queries have {', '.join(tracks)}"
         raise ConfigError(f"eval.track={config.eval.track}", why=why, attempt=f"--eval.track={tracks[-1]}")
-
-
-def read_queries(config: Config, corpus: Corpus, model: VideoTextModel) -> Queries:
-    """The sentences to score, with further prompt sets and background, for the model's tokenizer."""
-    sentences = _sentences(config, corpus)
-    tokens = tokenise(config, model, [text for group in sentences.values() for text in group])
-    rows, start = {}, 0
-    for name, group in sentences.items():
-        rows[name] = slice(start, start := start + len(group))
-    return Queries(tokens, rows)
 
 
 def encode_queries(config: Config, corpus: Corpus, model: VideoTextModel, queries: Queries, world: World) -> Setup:
@@ -115,17 +115,18 @@ def sampling_of(config: Config, model: VideoTextModel) -> Sampling:
     return sampling
 
 
-def available_tracks(corpus: Corpus) -> tuple[str, ...]:
+def available_tracks(corpus: Corpus, *, has_temporal: bool = False) -> tuple[str, ...]:
     """The tracks that mean something for these queries; `similarity-only` always does."""
     kinds = [query.kind for query in corpus.queries]
-    present = {SIMILARITY: True, QUERY_SET: has_query_set(kinds), PROCEDURE: bool(corpus.orders) and "phase" in kinds}
+    present = {SIMILARITY: True, QUERY_SET: has_query_set(kinds), TEMPORAL: has_temporal}
+    present[PROCEDURE] = bool(corpus.orders) and "phase" in kinds
     return tuple(track for track in TRACKS if present[track])
 
 
 def build_model(config: Config, world: World) -> VideoTextModel:
     """The configured weights on this process's device."""
-    section, place = config.model, _place(config.model.weights)
-    if Path(place).resolve() == Path(_SHIPPED) and (config.data.video or config.data.name != "demo"):
+    section, place = config.model, place_of(config.model.weights)
+    if Path(place).resolve() == Path(SHIPPED) and (config.data.video or config.data.name != "demo"):
         attempt = "--model.weights=openai/clip-vit-base-patch32"
         log.warning("%s are the demo's weights: they know drawn pictures only; try: %s", section.weights, attempt)
     if section.weights.startswith(UNTRAINED):
@@ -153,12 +154,6 @@ def build_model(config: Config, world: World) -> VideoTextModel:
     return model.to(world.device)
 
 
-def _place(weights: str) -> str:
-    """File, folder or hub name without the prefix for random weights; the demo's are found from anywhere."""
-    name = weights.removeprefix(UNTRAINED)
-    return _SHIPPED if name == ModelConfig().weights and not Path(name).exists() else name
-
-
 def score_videos(config: Config, setup: Setup, run: Run) -> Scored:
     """Curves of all videos of the splits to be scored: stored features where there are, else one pass over the file.
 
@@ -168,28 +163,12 @@ def score_videos(config: Config, setup: Setup, run: Run) -> Scored:
     videos = [video for split in scored_splits(config, setup.corpus) for video in setup.corpus.of_split(split)]
     if run.world.is_main:
         _warn_of_gaps(setup.corpus, videos)
+    skipped: dict[str, str] = {}
+    curves = []
     mine = distributed.shard(videos, run.world)
-    store = FeatureStore(Path(config.data.features or Path(config.run.root) / "features"))
-    reading = reading_of(config, fps=setup.sampling.fps, size=setup.model.picture.size)
-    encode, key = encoder(config, setup, run.world.device), _stored_key(setup)
-    curves, skipped = [], {}
-    with (
-        Progress(len(mine), name="videos", unit="videos", is_shown=run.world.is_main) as progress,
-        # Closed here and not some time later: threads that decode while the interpreter goes down abort it.
-        contextlib.closing(
-            feature_pass(mine, encode, store=store, key=key, reading=reading, progress=progress)
-        ) as passing,
-    ):
+    with contextlib.closing(stored_videos(config, setup, mine, run, skipped)) as passing:
         for video, stored in passing:
-            try:
-                if isinstance(stored, DataError):
-                    raise stored
-                curves.append(curve_of(video.id, stored, setup, run.world.device))
-            except DataError as error:
-                if not config.data.skip_unreadable:
-                    raise
-                log.warning("left out: %s", error)
-                skipped[video.id] = str(error)
+            curves.append(curve_of(video.id, stored, setup, run.world.device))
     shares = distributed.gather((curves, skipped), run.world)
     found = {curve.video: curve for share, _ in shares for curve in share}
     left_out = {name: reason for _, share in shares for name, reason in share.items()}
@@ -199,7 +178,38 @@ def score_videos(config: Config, setup: Setup, run: Run) -> Scored:
         raise DataError("no video could be scored", config.data.video or config.data.root or config.data.name, reason)
     whole = [found[video.id] for video in videos if video.id in found]
     groups = {name: [_of_rows(curve, setup.rows, name) for curve in whole] for name in setup.rows if name != BACKGROUND}
-    return Scored(groups.pop(""), groups, left_out)
+    return Scored(groups.pop(""), groups, left_out, temporal=groups.pop(TEMPORAL, None))
+
+
+def stored_videos(
+    config: Config, setup: Setup, videos: Sequence[Video], run: Run, skipped: dict[str, str]
+) -> Generator[tuple[Video, Arrays], None, None]:
+    """Each video with its stored features, encoded first where there are none; to be closed after use.
+
+    skipped: takes up the videos that cannot be read, where `data.skip_unreadable` allows it; else DataError.
+    """
+    store = FeatureStore(Path(config.data.features or Path(config.run.root) / "features"))
+    reading = reading_of(config, fps=setup.sampling.fps, size=setup.model.picture.size)
+    encode, key = encoder(config, setup, run.world.device), _stored_key(setup)
+    with (
+        Progress(len(videos), name="videos", unit="videos", is_shown=run.world.is_main) as progress,
+        # Closed here and not some time later: threads that decode while the interpreter goes down abort it.
+        contextlib.closing(
+            feature_pass(videos, encode, store=store, key=key, reading=reading, progress=progress)
+        ) as passing,
+    ):
+        for video, stored in passing:
+            try:
+                if isinstance(stored, DataError):
+                    raise stored
+                windows_of(video.id, stored, setup.sampling)
+            except DataError as error:
+                if not config.data.skip_unreadable:
+                    raise
+                log.warning("left out: %s", error)
+                skipped[video.id] = str(error)
+            else:
+                yield video, stored
 
 
 def reading_of(config: Config, *, fps: float, size: int) -> Reading:
@@ -257,27 +267,13 @@ def settings(config: Config, setup: Setup) -> dict[str, Any]:
         "attention": config.model.attention,
         "seed": config.run.seed,
         **setup.sampling._asdict(),
-        "word_slots": setup.text.tokens.shape[1],
+        "head": config.model.head or "none",
+        "word_slots": 0 if setup.text is None else setup.text.tokens.shape[1],
         "picture_size": setup.model.picture.size,
         "crop": config.data.crop,
         "decoder": config.data.decoder,
         "frames_per_forward": config.model.frames_per_forward,
     }
-
-
-def _sentences(config: Config, corpus: Corpus) -> dict[str, Sequence[str]]:
-    """All sentences to encode: the queries (""), each further prompt set, the background."""
-    groups: dict[str, Sequence[str]] = {"": [query.text for query in corpus.queries]}
-    if config.eval.prompt_sets:
-        if any(query.kind == "free" for query in corpus.queries):
-            why = "prompt sets are sentences for class names, these queries are their own sentences"
-            raise ConfigError("eval.prompt_sets", why=why, attempt="leave it empty")
-        names = [query.name for query in corpus.queries]
-        for name, path in prompt_sets(config.eval.prompt_sets).items():
-            groups[name] = list(read_prompts(path, names).values())
-    if config.eval.background:
-        groups[BACKGROUND] = read_background(config.eval.background)
-    return groups
 
 
 def _of_rows(curve: Curve, rows: Mapping[str, slice], name: str) -> Curve:
@@ -288,29 +284,6 @@ def _of_rows(curve: Curve, rows: Mapping[str, slice], name: str) -> Curve:
     top = others.max(axis=0)
     mean = top + np.log(np.exp(others - top).mean(axis=0))
     return curve._replace(scores=curve.scores[rows[name]], background=mean)
-
-
-def tokenise(config: Config, model: VideoTextModel, texts: Sequence[str]) -> Tokens:
-    """Token ids for the model's word slots; what does not fit is named in the log.
-
-    Raises WeightsError when the tokenizer knows more than the weights.
-    """
-    place = tokenizer_place(config)
-    tokens = load_tokenizer(place)(list(texts), model.text_slots)
-    if int(tokens.input_ids.max()) >= model.vocabulary:
-        found = f"ids up to {int(tokens.input_ids.max())}, the weights know {model.vocabulary}"
-        raise WeightsError(
-            "tokenizer and weights do not fit", place, found, "--model.tokenizer=FOLDER of these weights"
-        )
-    for text, rest in tokens.cut.items():
-        log.warning("query too long for %d tokens, left out at its end: “%s” (of “%s”)", model.text_slots, rest, text)
-    return tokens
-
-
-def tokenizer_place(config: Config) -> Path:
-    """The tokenizer's folder or file: the configured one, or the one beside the weights."""
-    path = locate(config.model.tokenizer or _place(config.model.weights))
-    return path.parent if path.is_file() and path.suffix not in {".gz", ".txt"} else path
 
 
 def encoder(config: Config, setup: Setup, device: torch.device) -> Encode:
@@ -346,12 +319,21 @@ def _stored_key(setup: Setup) -> dict[str, Any]:
 
 def curve_of(video: str, stored: Mapping[str, np.ndarray], setup: Setup, device: torch.device) -> Curve:
     """The curve of one video from its stored features."""
-    duration = float(stored["duration"])
-    times = curve_times(duration, setup.sampling.stride_seconds)
-    rows = clip_rows(times, int(stored["frames"]), setup.sampling, video=video, duration=duration)
-    scores = score_stored(stored, setup.text, setup.model, rows=rows, device=device)
+    times, rows = windows_of(video, stored, setup.sampling)
+    if setup.probe:
+        scores = setup.probe.scores(stored, setup.model, rows=rows, device=device, video=video)
+    else:
+        assert setup.text is not None, "without a head, sentences score"
+        scores = score_stored(stored, setup.text, setup.model, rows=rows, device=device)
     check_finite(scores, video)
-    return Curve(video, times, scores, duration)
+    return Curve(video, times, scores, float(stored["duration"]))
+
+
+def windows_of(video: str, stored: Mapping[str, np.ndarray], sampling: Sampling) -> tuple[np.ndarray, np.ndarray]:
+    """Times [M] of a video's windows, and their rows of the frame grid [M, F]. Raises DataError for a short video."""
+    duration = float(stored["duration"])
+    times = curve_times(duration, sampling.stride_seconds)
+    return times, clip_rows(times, int(stored["frames"]), sampling, video=video, duration=duration)
 
 
 def in_precision(function: Callable, chosen: str, device: torch.device) -> Callable:

@@ -11,18 +11,25 @@ from typing import NamedTuple
 
 import torch
 
-from xclip_module import assemble, finetuning, outcome
+from xclip_module import assemble, finetuning, heads, outcome
 from xclip_module.config import Config, keys
 from xclip_module.datasets.catalogue import load_corpus
 from xclip_module.datasets.corpus import Corpus, Video
 from xclip_module.datasets.video_check import check_videos
 from xclip_module.errors import DataError, DiskError, WeightsError
+from xclip_module.probe_data import ProbeData, load_probe_corpus, load_windows, rows_of, scored_config, stacked
+from xclip_module.probe_fit import learnable
 from xclip_module.progress import Progress
 from xclip_module.run import Run
 from xclip_module.training import checkpoint
+from xclip_module.training.linear import fit, make_problem
 from xclip_module.training_data import forecast_frames, load_clips, with_every_split, with_recipe
 from xclip_module.training_log import clock, peak_memory
 from xclip_module.validation import validate
+
+# A penalty of the middle, and how many the sweep tries.
+_TRIAL_PENALTY = 1.0
+_PENALTIES = 15
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +90,43 @@ def check_finetune(config: Config, run: Run, is_deep: bool) -> None:
     _forecast(
         *_plan(config, training, costs, run), run, f"{training.total} steps of {config.finetune.batch_size} clips"
     )
+
+
+def check_probe(config: Config, run: Run, is_deep: bool) -> None:
+    """Config, splits, every labelled video, weights, the windows of one training video, a fit; prints a forecast."""
+    corpus = load_probe_corpus(config)
+    config = scored_config(config, corpus)
+    videos = [video for video in corpus.videos if video.id in corpus.moments]
+    _say_data(config, corpus, videos)
+    _check_videos(config, videos, run, is_deep=is_deep)
+    with _timed("weights"):
+        model = assemble.build_model(config, run.world)
+    features = heads.choose_features(config, model)
+    setup = assemble.probed(config, corpus, model, None, run.world)
+    log.info("weights: %s, %s; probed: %s", model.protocol, setup.precision, features)
+    first = min(corpus.of_split("train"), key=lambda video: video.label_seconds)
+    with _timed(f"windows of {first.id}") as spent:
+        data = load_windows(config, setup._replace(corpus=_only(corpus, first)), features, run)
+    seconds = {"features": spent.seconds / data.videos[0].duration * _seconds(videos)}
+    if run.world.is_main:
+        with _timed("a fit of each kind of query"):
+            seconds |= {"fits": _try_fits(config, corpus, data, videos)}
+    _forecast(seconds, {}, run, "less where features are stored already")
+
+
+def _try_fits(config: Config, corpus: Corpus, data: ProbeData, videos: list[Video]) -> float:
+    """Seconds of a whole sweep on all training windows, from fits to one video's."""
+    start = time.monotonic()
+    inputs, labels, known = stacked(data.videos)
+    for kind in dict.fromkeys(query.kind for query in corpus.queries):
+        rows = learnable(labels, known, rows_of(corpus.queries, kind), is_exclusive=kind == "phase")
+        if rows:
+            own = labels[:, rows], known[:, rows]
+            problem = make_problem(inputs, *own, is_exclusive=kind == "phase", is_balanced=config.probe.balance)
+            fit(problem, _TRIAL_PENALTY)
+    lasts = sum(one.duration for one in data.videos)
+    share = max(1.0, _seconds(video for video in videos if video.split == "train") / lasts)
+    return _since(start) * share * (1 if config.probe.penalty else _PENALTIES)
 
 
 def _say_data(config: Config, corpus: Corpus, videos: list[Video]) -> None:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from xclip_module import assemble, distributed, precision
+from xclip_module import assemble, distributed, precision, sentences
 from xclip_module.collectives import average_gradients
 from xclip_module.config import Config
 from xclip_module.distributed import World
@@ -157,7 +157,7 @@ def prepare(config: Config, run: Run, *, is_trial: bool = False) -> Training:
         raise ConfigError(f"finetune.batch_size={section.batch_size}", why=why, attempt="a larger batch")
     model: Any = assemble.build_model(config, world)
     # Now and not when weights are stored: its files may change while the run is live.
-    tokenizer = load_tokenizer(assemble.tokenizer_place(config))
+    tokenizer = load_tokenizer(sentences.tokenizer_place(config))
     data = load_training_data(config, model)
     frozen = freeze_(model, section.freeze_layers)
     if section.activation_checkpointing:

@@ -9,7 +9,7 @@ import numpy as np
 
 from xclip_module.assemble import Scored, Setup, available_tracks, scored_splits
 from xclip_module.config import Config, EvalConfig
-from xclip_module.datasets.corpus import Corpus, Video
+from xclip_module.datasets.corpus import Corpus, Query, Segment, Video
 from xclip_module.evaluation import controls
 from xclip_module.evaluation.answers import Answer, Question, answer, describe
 from xclip_module.evaluation.bootstrap import draw_weights, intervals, paired_difference
@@ -17,7 +17,7 @@ from xclip_module.evaluation.frames import frame_pooled_map, labels_at, video_fi
 from xclip_module.evaluation.phases import phase_metrics
 from xclip_module.evaluation.scoring import Curve
 from xclip_module.evaluation.summary import Summary, summarise
-from xclip_module.evaluation.tracks import SIMILARITY
+from xclip_module.evaluation.tracks import SIMILARITY, TEMPORAL
 from xclip_module.reporting.training import kept_step
 
 PRIOR = "time prior"
@@ -62,24 +62,32 @@ def conclude(
     setup: Setup,
     scored: Scored,
     *,
-    title: str = "Zero-shot localisation",
+    title: str = "",
     training: Mapping[str, Any] | None = None,
+    probe: Mapping[str, Any] | None = None,
 ) -> Outcome:
     """Answers of all videos under every track, and per split the metrics with controls and intervals.
 
-    title: of the report, before the data set's name.  training: how the scored weights were trained, for metrics.json
-    and the report; its keys are listed in `reporting.training`.
+    title: of the report, before the data set's name; empty = what scored.  training, probe: how the scored weights, or
+    the head, were trained, for metrics.json and the report; their keys are listed in `reporting.training` and
+    `reporting.probing`.
     """
     corpus, stride = setup.corpus, setup.sampling.stride_seconds
     judge = _Judge(corpus, config.eval, stride, None)
-    answers = {track: judge.answers(scored.curves, track) for track in available_tracks(corpus)}
+    tracks = available_tracks(corpus, has_temporal=scored.temporal is not None)
+    answers = {track: judge.answers(scored.curves, track) for track in tracks if track != TEMPORAL}
+    if scored.temporal is not None:
+        answers[TEMPORAL] = judge.answers(scored.temporal, SIMILARITY)
     splits: dict[str, Any] = {}
     replicates: dict[str, np.ndarray] = {}
     for split in scored_splits(config, corpus) if corpus.moments else ():
         result, drawn = _split(config, setup, scored, split, answers)
         splits[split] = result
         replicates |= {f"{split}/{name}": values for name, values in drawn.items()}
+    title = title or ("Linear probe" if setup.probe else "Zero-shot localisation")
     metrics = {**_protocol(config, setup, title, training), "skipped": scored.skipped, "splits": splits}
+    if probe is not None:
+        metrics["probe"] = dict(probe)
     return Outcome(metrics, answers, replicates)
 
 
@@ -97,6 +105,7 @@ def _protocol(config: Config, setup: Setup, title: str, training: Mapping[str, A
             "data": corpus.protocol,
             "model": setup.model.protocol,
             "weights": weights,
+            **({"head": setup.probe.protocol} if setup.probe else {}),
             "clips": "{:g} s, {} frames, every {:g} s".format(*setup.sampling),
             "picture": f"{setup.model.picture.size} px, crop {config.data.crop}",
             "precision": setup.precision,
@@ -200,13 +209,22 @@ def _training(corpus: Corpus, *, without: str) -> dict[str, controls.Known]:
     """Query -> its segments and the length of every annotated training video but one, which is to be judged itself."""
     train = [video for video in _train(corpus) if video.id != without]
     return {
-        query.name: [(corpus.moments[video.id].get(query.name, ()), video.label_seconds) for video in train]
+        query.name: [
+            (found, video.label_seconds) for video in train if (found := _known(corpus, video, query)) is not None
+        ]
         for query in corpus.queries
     }
 
 
+def _known(corpus: Corpus, video: Video, query: Query) -> tuple[Segment, ...] | None:
+    """The truth of a pair. In a list of moments most pairs have none; a label file without a class says: absent."""
+    found = corpus.moments[video.id].get(query.name)
+    return () if found is None and query.kind != "free" else found
+
+
 def _train(corpus: Corpus) -> list[Video]:
-    return [video for video in corpus.of_split("train") if video.id in corpus.moments]
+    """Training videos whose labels say when what happens, and how long the video is."""
+    return [video for video in corpus.of_split("train") if video.id in corpus.moments and video.label_seconds]
 
 
 def _blind(curve: Curve, moments: dict[str, list[Any]]) -> Answer:

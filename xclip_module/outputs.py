@@ -17,6 +17,7 @@ from xclip_module.pictures import draw
 from xclip_module.reporting.page import BestMoments, html_report
 from xclip_module.reporting.report import best_moments, markdown_report
 from xclip_module.reporting.tables import has_truth
+from xclip_module.reporting.verdicts import beaten_controls
 from xclip_module.run import Run
 
 
@@ -41,6 +42,7 @@ def _write_reports(config: Config, setup: Setup, outcome: Outcome, run: Run, env
     training = [drawn.training] if drawn.training else []
     every = [
         *training,
+        *drawn.probe,
         *drawn.overview,
         *(one for own in drawn.splits.values() for one in own),
         *drawn.ribbons.values(),
@@ -114,6 +116,7 @@ def summary_text(config: Config, setup: Setup, outcome: Outcome) -> str:
         for name, row in shown.items():
             cells = [f"{key} {'–' if row[key] is None else format(row[key], '.3f')}" for key in _SHOWN]
             lines.append(f"{split:6}{name:18}{'  '.join(cells)}")
+        lines.append(f"{split}: {beaten_controls(result)}")
     return "\n".join(lines)
 
 

@@ -11,6 +11,7 @@ from xclip_module.evaluation.answers import Answer
 from xclip_module.evaluation.boundaries import BoundaryError, boundary_errors
 from xclip_module.evaluation.frames import CurvePoints, labels_at, precision_recall_points, roc_points
 from xclip_module.evaluation.segments import THRESHOLDS, Pair, clean
+from xclip_module.probe_pictures import probe_pictures
 from xclip_module.reporting import plots, training
 from xclip_module.reporting.page import Pictures
 from xclip_module.reporting.palette import query_colours
@@ -32,7 +33,7 @@ def draw(metrics: Mapping[str, Any], answers: Sequence[Answer], corpus: Corpus) 
     overview = [*_map_pictures(known), *_boundary_pictures(of_split, corpus)]
     splits = {split: list(_curve_pictures(split, own, corpus, metrics)) for split, own in of_split.items()}
     ribbons = {one.video: _ribbon_picture(one, corpus) for one in answers}
-    return Pictures(overview, splits, ribbons, training_picture(metrics))
+    return Pictures(overview, splits, ribbons, training_picture(metrics), probe_pictures(metrics))
 
 
 def training_picture(metrics: Mapping[str, Any]) -> Picture | None:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from xclip_module import assemble
+from xclip_module import assemble, sentences
 from xclip_module.config import Config, DataConfig
 from xclip_module.datasets.augment import Augmentation
 from xclip_module.datasets.catalogue import load_corpus
@@ -58,7 +58,7 @@ class TrainingData(NamedTuple):
     corpus: Corpus
     set: TrainingSet
     tokens: Tokens
-    queries: assemble.Queries
+    queries: sentences.Queries
     sampling: Sampling
     picture: Picture
     val: tuple[Video, ...]
@@ -97,8 +97,8 @@ def load_training_data(config: Config, model: VideoTextModel) -> TrainingData:
     found = training_set(
         corpus, texts=_texts(config, corpus), use_tools=config.finetune.use_tools, clip_stride_seconds=stride
     )
-    queries = assemble.read_queries(config, corpus, model)
-    tokens = assemble.tokenise(config, model, found.sentences)
+    queries = sentences.read_queries(config, corpus, model)
+    tokens = sentences.tokenise(config, model, found.sentences)
     val = tuple(video for video in corpus.of_split("val") if video.id in corpus.moments)
     return TrainingData(corpus, found, tokens, queries, sampling, model.picture, val)
 

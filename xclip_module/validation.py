@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from xclip_module import assemble, distributed
+from xclip_module import assemble, distributed, sentences
 from xclip_module.config import Config
 from xclip_module.datasets.corpus import Corpus, Video
 from xclip_module.datasets.feature_pass import Arrays
@@ -23,7 +23,7 @@ def validate(
     config: Config,
     corpus: Corpus,
     model: VideoTextModel,
-    queries: assemble.Queries,
+    queries: sentences.Queries,
     frames: Sequence[tuple[Video, Arrays]],
     run: Run,
 ) -> dict[str, float | None]:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 
-from xclip_module.benchmark import decoding, frames, localisation, similarity, training, zeroshot
+from xclip_module.benchmark import decoding, frames, localisation, probe, similarity, training, zeroshot
 from xclip_module.errors import UserError
 
-_PARTS = ("zeroshot", "similarity", "decode", "frames", "train", "localisation")
+_PARTS = ("zeroshot", "similarity", "decode", "frames", "train", "probe", "localisation")
 
 
 def main(arguments: list[str]) -> int:
@@ -33,6 +33,7 @@ def main(arguments: list[str]) -> int:
         "localisation": lambda: localisation.run(labels=chosen.labels),
         "decode": lambda: decoding.run(torch.device("cpu"), seconds=chosen.seconds),
         "train": lambda: training.run(device, clips=chosen.clips, patch=chosen.patch),
+        "probe": lambda: probe.run(device),
         "frames": lambda: frames.run(torch.device("cpu"), seconds=chosen.seconds),
     }
     for part in chosen.parts or _PARTS:

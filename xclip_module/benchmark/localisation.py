@@ -24,9 +24,10 @@ from xclip_module.evaluation.localisation import localise_pairs, metrics
 from xclip_module.evaluation.proposals import scan_statistic, suppress
 from xclip_module.evaluation.scoring import Curve
 from xclip_module.evaluation.segments import Moment, Pair
-from xclip_module.evaluation.tracks import TRACKS, standardise
+from xclip_module.evaluation.tracks import PROCEDURE, QUERY_SET, SIMILARITY, standardise
 
 _STRIDE = 4.0
+_TRACKS = (SIMILARITY, QUERY_SET, PROCEDURE)
 _SECTION = EvalConfig()
 _PHASE_QUESTIONS = [Question(name, "phase") for name in PHASES]
 # Windows of the plain way, in samples: half a minute to a quarter of an hour.
@@ -57,8 +58,8 @@ def _speed(videos: int) -> str:
     with measured(torch.device("cpu")) as rows["every interval (phases only)"]:
         _exhaustive(curves[0])
     rows["every interval (phases only)"] = rows["every interval (phases only)"].times(videos)
-    answer(curves[0], questions, track=TRACKS[0], stride=_STRIDE, section=_SECTION)  # the first call loads code
-    for track in TRACKS:
+    answer(curves[0], questions, track=_TRACKS[0], stride=_STRIDE, section=_SECTION)  # the first call loads code
+    for track in _TRACKS:
         with measured(torch.device("cpu")) as rows[f"ours, {track}"]:
             for curve in curves:
                 answer(curve, questions, track=track, stride=_STRIDE, section=_SECTION, orders=PROCEDURE_ORDERS)
@@ -76,8 +77,8 @@ def _quality(times: Times) -> str:
         "threshold at 0.5": _threshold(lambda row: 0.5),
         "threshold at mean + sd": _threshold(lambda row: float(row.mean() + row.std())),
         "fixed windows, NMS": _windows,
-        **{f"ours, {track}": _ours(track, _SECTION) for track in TRACKS},
-        "ours, +query-set softmax": _ours(TRACKS[1], EvalConfig(query_norm="softmax")),
+        **{f"ours, {track}": _ours(track, _SECTION) for track in _TRACKS},
+        "ours, +query-set softmax": _ours(_TRACKS[1], EvalConfig(query_norm="softmax")),
     }
     lines = [
         f"simulated curves, real phase times of {len(test)} Cholec80 test videos, a score every {_STRIDE:g} s; percent",
@@ -96,7 +97,7 @@ def _quality(times: Times) -> str:
 def _choice(times: Times) -> str:
     """How the defaults were chosen: smoothing and suppression on the training videos alone."""
     train = _split(times, 1, 40)
-    columns = [(target, track) for target in _TARGETS for track in TRACKS[:2]]
+    columns = [(target, track) for target in _TARGETS for track in _TRACKS[:2]]
     lines = [
         f"choice of the defaults: det_mAP@0.5 in percent on {len(train)} Cholec80 training videos",
         f"{'Gaussian, NMS':26}" + "".join(f"{f'{track} {target:g}':>22}" for target, track in columns),

@@ -9,7 +9,9 @@ from typing import NamedTuple
 import numpy as np
 
 SIMILARITY, QUERY_SET, PROCEDURE = "similarity-only", "+query-set", "+procedure-order"
-TRACKS = (SIMILARITY, QUERY_SET, PROCEDURE)
+# Of a head that sees all windows of a video: other curves, which become moments as under similarity-only.
+TEMPORAL = "+temporal"
+TRACKS = (SIMILARITY, QUERY_SET, PROCEDURE, TEMPORAL)
 # Several tools are in view at once, so that they do not compete.
 _EXCLUSIVE = ("phase", "free")
 

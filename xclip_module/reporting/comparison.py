@@ -11,18 +11,17 @@ import numpy as np
 
 from xclip_module import storage
 from xclip_module.errors import DataError, UserError
-from xclip_module.reporting import tables, verdicts
+from xclip_module.reporting import probing, tables, training, verdicts
 from xclip_module.reporting.differences import Difference, bounds, paired
 from xclip_module.reporting.gap import gap_table, split_gap
 from xclip_module.reporting.page import render
 from xclip_module.reporting.picture import csv_text
 from xclip_module.reporting.run_files import RunFiles, read_runs
 from xclip_module.reporting.tables import Cell, Column, Row, Table
-from xclip_module.reporting.training import facts
 
 _METRICS = ("AUROC", "AUPRC", "R1@0.5", "mIoU", "det_mAP@0.3", "det_mAP@0.5", "det_mAP@0.5:0.95", "pair_mAP@0.5")
 _HEAD = ("run", "track", "split", "metric", "value", "low", "high")
-_TRAINING = "training: "
+_TRAINING, _PROBE = "training: ", "probe: "
 _DIFFERENCE_HEAD = ("difference", "difference_low", "difference_high", "excludes_zero")
 
 
@@ -152,7 +151,7 @@ def _facts(runs: Sequence[RunFiles]) -> Table:
     keys = list(dict.fromkeys(key for own in known for key in own))
     columns = [Column(run.name, _origin(run), run.name) for run in runs]
     rows = []
-    for key in sorted(keys, key=lambda key: key.startswith(_TRAINING)):
+    for key in sorted(keys, key=lambda key: key.startswith((_TRAINING, _PROBE))):
         found = [own.get(key, tables.UNDEFINED) for own in known]
         rows.append(Row(key, "", [Cell(text) for text in found], "track" if len(set(found)) > 1 else ""))
     return Table("What ran; lines that differ are marked", "", columns, rows, "words")
@@ -160,9 +159,11 @@ def _facts(runs: Sequence[RunFiles]) -> Table:
 
 def _facts_of(run: RunFiles) -> dict[str, str]:
     protocol = {key: str(value) for key, value in run.metrics["protocol"].items() if key != "intervals"}
-    training = run.metrics.get("training")
-    own = facts(training) if training else {}
-    return protocol | {f"{_TRAINING}{key}": text for key, text in own.items()}
+    found: dict[str, str] = {}
+    for name, prefix, facts in (("training", _TRAINING, training.facts), ("probe", _PROBE, probing.facts)):
+        if known := run.metrics.get(name):
+            found |= {f"{prefix}{key}": text for key, text in facts(known).items()}
+    return protocol | found
 
 
 def _origin(run: RunFiles) -> str:

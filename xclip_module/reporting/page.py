@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jinja2
 import numpy as np
 
-from xclip_module.reporting import gap, tables, training, verdicts
+from xclip_module.reporting import gap, probing, tables, training, verdicts
 from xclip_module.reporting.picture import Picture, clock
 
 # (video, start, end, score) by query text, best first.
@@ -18,13 +18,14 @@ BestMoments = Mapping[str, Sequence[tuple[str, float, float, float]]]
 class Pictures(NamedTuple):
     """overview: of all splits together.  splits: split -> its pictures.  ribbons: video -> picture.
 
-    training: of a fine-tuned run that logged a step, else None.
+    training: of a fine-tuned run that logged a step, else None.  probe: of a linear probe.
     """
 
     overview: Sequence[Picture]
     splits: Mapping[str, Sequence[Picture]]
     ribbons: Mapping[str, Picture]
     training: Picture | None = None
+    probe: Sequence[Picture] = ()
 
 
 def html_report(
@@ -53,6 +54,7 @@ def html_report(
         gap_words=gap.gap_words(metrics, replicates),
         trained_gap=gap.trained_gap_table(metrics, replicates),
         training=_training(metrics.get("training"), pictures.training),
+        probe=_probe(metrics, pictures.probe),
         overview=[embed(picture) for picture in pictures.overview],
         blind=blind,
         skipped={} if sections else metrics["skipped"],
@@ -93,6 +95,24 @@ def _training(found: Mapping[str, Any] | None, picture: Picture | None) -> dict[
         "facts": training.facts(found),
         "picture": embed(picture) if picture else None,
         "validations": training.validations(found),
+    }
+
+
+def _probe(metrics: Mapping[str, Any], pictures: Sequence[Picture]) -> dict[str, Any] | None:
+    """What the template shows of a linear probe; None for other runs."""
+    found = metrics.get("probe")
+    if not found:
+        return None
+    return {
+        "words": probing.in_words(found),
+        "cautions": probing.cautions(found),
+        "facts": probing.facts(found),
+        "pictures": [embed(picture) for picture in pictures],
+        "tables": [
+            table
+            for table in (probing.few_shot_table(metrics), probing.sweep_table(found), probing.class_table(found))
+            if table
+        ],
     }
 
 

@@ -16,6 +16,7 @@ LINES = {
     "similarity-only": "#0072B2",
     "+query-set": "#E69F00",
     "+procedure-order": "#009E73",
+    "+temporal": "#D55E00",
     "time prior": "#CC79A7",
     "random": CHANCE,
 }

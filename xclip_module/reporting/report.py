@@ -4,17 +4,19 @@ import argparse
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from xclip_module.errors import UserError
-from xclip_module.reporting import training
+from xclip_module.reporting import probing, training
 from xclip_module.reporting.comparison import write_comparison
 from xclip_module.reporting.gap import GAP, trained_gap, what_val_chose
 from xclip_module.reporting.picture import clock
 from xclip_module.reporting.verdicts import UNTRAINED, against_time_prior
 
+# Pictures of how the weights came to be stand before the results.
+_OF_WEIGHTS = {f"pictures/{name}.svg" for name in (training.PICTURE, *probing.PICTURES)}
 COLUMNS = ("AUROC", "AUPRC", "prevalence", "lift", "mAP@0.5", "R1@0.5", "mIoU")
 
 
@@ -29,14 +31,16 @@ def markdown_report(metrics: Mapping[str, Any], *, answers: str, environment: st
         parts.append(f"**{UNTRAINED}**")
     if metrics.get("training"):
         parts += [*_gap(metrics), *_training(metrics["training"])]
-        parts += [_image(picture) for picture in pictures if _is_of_training(picture)]
+    if metrics.get("probe"):
+        parts += _probe(metrics["probe"])
+    parts += [_image(picture) for picture in pictures if picture in _OF_WEIGHTS]
     for split, result in metrics["splits"].items():
         parts += [f"## {split}: {result['videos']} videos", _table(result), *_remarks(result)]
     if not metrics["splits"] and metrics["skipped"]:
         parts.append(_left_out(metrics["skipped"]))
     if answers:
         parts += ["## Best moments", f"```\n{answers}\n```"]
-    parts += [_image(picture) for picture in pictures if not _is_of_training(picture)]
+    parts += [_image(picture) for picture in pictures if picture not in _OF_WEIGHTS]
     parts += ["## Environment", f"```\n{environment}\n```"]
     return "\n\n".join(parts) + "\n"
 
@@ -73,8 +77,7 @@ def _gap(metrics: Mapping[str, Any]) -> list[str]:
 
 
 def _training(found: Mapping[str, Any]) -> list[str]:
-    listed = "\n".join(f"- {_plain(name)}: {_plain(text)}" for name, text in training.facts(found).items())
-    parts = ["## Training", _plain(training.in_words(found)), listed]
+    parts = ["## Training", _plain(training.in_words(found)), _listed(training.facts(found))]
     kept, checks = training.kept_step(found), found["validations"]
     if checks:
         shown = training.chosen_rows(checks, kept)
@@ -90,6 +93,16 @@ def _training(found: Mapping[str, Any]) -> list[str]:
     return parts
 
 
+def _probe(found: Mapping[str, Any]) -> list[str]:
+    words = [_plain(line) for line in probing.in_words(found)]
+    cautions = [f"**{_plain(line)}**" for line in probing.cautions(found)]
+    return ["## Linear probe", *words, *cautions, _listed(probing.facts(found))]
+
+
+def _listed(facts: Mapping[str, str]) -> str:
+    return "\n".join(f"- {_plain(name)}: {_plain(text)}" for name, text in facts.items())
+
+
 def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [f"| {' | '.join(cells)} |" for cells in [head, *rows]]
     return "\n".join([lines[0], "|---" * len(head) + "|", *lines[1:]])
@@ -97,10 +110,6 @@ def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _image(picture: str) -> str:
     return f"![{_plain(picture)}]({quote(picture)})"
-
-
-def _is_of_training(picture: str) -> bool:
-    return PurePosixPath(picture).stem == training.PICTURE
 
 
 _WITHOUT = {"oracle": "the truth through the segmenter"}
@@ -135,8 +144,7 @@ def _remarks(result: Mapping[str, Any]) -> list[str]:
 
 
 def _left_out(skipped: Mapping[str, str]) -> str:
-    listed = "\n".join(f"- {_plain(video)}: {_plain(reason)}" for video, reason in skipped.items())
-    return f"**{len(skipped)} videos left out:**\n\n{listed}"
+    return f"**{len(skipped)} videos left out:**\n\n{_listed(skipped)}"
 
 
 def _plain(text: str) -> str:

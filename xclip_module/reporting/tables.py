@@ -16,6 +16,7 @@ TRACKS = {
     "similarity-only": "each sentence alone against the video",
     "+query-set": "sentences compared with each other: knows that one of the phases holds",
     "+procedure-order": "also knows the order of the procedure",
+    "+temporal": "a small network over the probed windows of the whole video, trained; not a per-window linear head",
 }
 
 

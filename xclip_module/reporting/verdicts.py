@@ -35,6 +35,20 @@ def against_time_prior(result: Mapping[str, Any]) -> list[str]:
     return words
 
 
+def beaten_controls(result: Mapping[str, Any]) -> str:
+    """Which controls the run's track beats by its mean AUROC, and which not.
+
+    >>> beaten_controls({"macro": {"AUROC": 0.7}, "controls": {"random": {"AUROC": 0.5}, "oracle": {"AUROC": 1.0}}})
+    'AUROC beats random; not oracle'
+    """
+    own, others = result["macro"]["AUROC"], {name: row["AUROC"] for name, row in result["controls"].items()}
+    if own is None:
+        return "AUROC is undefined"
+    beaten = [name for name, value in others.items() if value is not None and value < own]
+    rest = [name for name in others if name not in beaten]
+    return f"AUROC beats {', '.join(beaten) or 'no control'}" + f"; not {', '.join(rest)}" * bool(rest)
+
+
 def of_100_searches(result: Mapping[str, Any]) -> str:
     """How often the first answer is good, for people who know no metric."""
     share = result["macro"]["R1@0.5"]
