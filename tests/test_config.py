@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xclip_module import config
-from xclip_module.config import Config, DataConfig, RunConfig, override, parse_arguments, resolve
+from xclip_module.config import Config, DataConfig, ProbeConfig, RunConfig, override, parse_arguments, resolve
 from xclip_module.errors import ConfigError
 from xclip_module.protocols import PROTOCOLS, find_protocol
 from xclip_module.run import load_config
@@ -88,6 +88,39 @@ def test_malformed_arguments_are_refused(words):
 def test_values_may_hold_equal_signs_and_semicolons():
     values, _ = parse_arguments(["--data.queries=a = b; c", "--data.root", "/x y"])
     assert values == {"data.queries": "a = b; c", "data.root": "/x y"}
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [("1,2,4", (1, 2, 4)), ("8", (8,)), (" 1 , 2 ,", (1, 2)), ("", ()), ("16,2", (16, 2))],
+)
+def test_several_whole_numbers_are_read_in_their_order(text, numbers):
+    found = resolve(Config(), arguments={"probe.shots": text}).probe.shots
+    assert found == numbers
+    assert all(type(number) is int for number in found)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("1,x", "--probe.shots=1,x: expected whole numbers with ',' between them"),
+        ("1.5", "--probe.shots=1.5: expected whole numbers with ',' between them"),
+        ("1;2", "--probe.shots=1;2: expected whole numbers with ',' between them"),
+        ("true", "--probe.shots=true: expected whole numbers with ',' between them"),
+        ("0", "config key probe.shots: found 0, expected at least 1"),
+        ("1,2,-4", "config key probe.shots: found -4, expected at least 1"),
+    ],
+)
+def test_what_is_no_list_of_whole_numbers_is_refused_in_one_line(text, message):
+    with pytest.raises(ConfigError) as caught:
+        resolve(Config(), arguments={"probe.shots": text})
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("value", [4, [1, 2], (1.0,), (True,), ("1",)])
+def test_several_whole_numbers_of_another_type_in_the_file_are_refused(value):
+    with pytest.raises(ConfigError, match=r"probe.shots: found .*, expected whole numbers with ',' between them"):
+        resolve(Config(probe=ProbeConfig(shots=value)))
 
 
 @given(st.data())

@@ -13,12 +13,14 @@ from barcode import write_video
 from models_factory import tiny_ms_xclip
 from small_finetune import write_project
 
+import run_finetune
 import run_linear_probe
 import run_zeroshot
 from xclip_module import probe_fit
-from xclip_module.check import check_probe
+from xclip_module.check import check_probe, check_zeroshot
 from xclip_module.models.demo_model import write_demo_model
 from xclip_module.models.head import load_head
+from xclip_module.run import launch
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -99,14 +101,14 @@ def test_a_sweep_cut_anywhere_goes_on_to_the_same_bits(probed, monkeypatch):
 
         return fit
 
-    for limit in (4, 20, 50, 10**6):
+    for limit in (4, 20, 30, 10**6):
         count[0] = 0
         monkeypatch.setattr(probe_fit, "fit", cut(limit))
         code, text, folder = probed(*more, name="cut")
         assert code == (0 if limit == 10**6 else 75), text
     assert results(folder) == whole
-    # 15 fits of phases and 15 of tools, for the run and for each draw: the last start made only what was left.
-    assert count[0] == 3 * 30 - 3 - 19 - 49
+    # Of each kind at most 15 fits, for the run and for each draw: the last start made only what was left.
+    assert count[0] == len(list((folder / "fits").glob("*"))) - 3 - 19 - 29 > 0
 
 
 def test_two_ranks_leave_the_files_of_one(arguments, tmp_path):
@@ -202,7 +204,7 @@ def test_few_shot_draws_stand_in_the_report_with_their_videos(probed):
     code, text, folder = probed("--probe.shots=1,2", "--probe.draws=3", "--probe.penalty=1", "--eval.bootstrap=0")
     assert code == 0, text
     rows = metrics_of(folder)["probe"]["few_shot"]["rows"]
-    assert [(row["shots"], row["draw"]) for row in rows] == [(1, 0), (1, 1), (1, 2), (2, 0)]
+    assert [(row["shots"], row["draw"]) for row in rows] == [(1, 0), (1, 1), (2, 0)]
     assert all(set(row["videos"]) <= {"video01", "video02"} and len(row["videos"]) == row["shots"] for row in rows)
     macro = metrics_of(folder)["splits"]["test"]["macro"]
     for name in ("AUROC", "AUPRC", "mAP@0.5"):  # all training videos: the head of the run itself
@@ -259,3 +261,46 @@ def test_features_that_are_not_finite_are_one_line_that_names_the_video(probed, 
     monkeypatch.setattr(features, "_unit", lambda vectors: vectors * torch.nan)
     code, text, _ = probed("--probe.penalty=1")
     assert (code, "features are not finite: video01: NaN or infinity in 20 of 20 windows" in text) == (8, True), text
+
+
+def test_a_network_is_never_served_to_other_standardised_features(probed):
+    more = ["--probe.penalty=1", "--probe.temporal=tcn", "--probe.temporal_epochs=1"]
+    assert probed(*more, name="one")[0] == 0
+    again = probed(*more, "--probe.refit=train+val", name="one")[2]
+    fresh = probed(*more, "--probe.refit=train+val", name="two")[2]
+    assert results(again) == results(fresh)
+    assert (again / "replaced-1" / "head.safetensors").is_file()
+
+
+def test_another_script_of_the_same_name_sets_the_results_aside(arguments, tmp_path, capsys):
+    for script, module in (("run_linear_probe.py", run_linear_probe), ("run_zeroshot.py", run_zeroshot)):
+        words = [
+            f"--run.root={tmp_path}",
+            "--run.name=x",
+            *arguments,
+            *(["--probe.penalty=1"] * (module is run_linear_probe)),
+        ]
+        with pytest.raises(SystemExit) as ended:
+            launch(module.main, script=str(tmp_path / script), arguments=words)
+        assert not ended.value.code, capsys.readouterr().err
+    assert (tmp_path / "x" / "replaced-1" / "head.safetensors").is_file()
+    assert not (tmp_path / "x" / "head.safetensors").exists()
+
+
+def test_the_check_of_run_zeroshot_knows_heads(probed, tmp_path):
+    head = probed("--probe.penalty=1", "--probe.temporal=tcn", "--probe.temporal_epochs=1", name="made")[2]
+    flags = [f"--model.head={head / 'head.safetensors'}", "--eval.track=+temporal"]
+    code, text, _ = probed("--check", *flags, main=run_zeroshot.main, check=check_zeroshot)
+    assert (code, "forecast:" in text) == (0, True), text
+    code, text, _ = probed(*flags[:1], main=run_finetune.main, name="y")
+    assert (code, "model.head: training changes the features" in text) == (2, True), text
+
+
+def test_without_a_readable_training_video_it_ends_with_3(start, tmp_path):
+    words = [word for word in write_project(tmp_path / "p", seconds=12) if not word.startswith("--finetune")]
+    for number in (1, 2):
+        (tmp_path / "p" / "copy" / "videos" / f"video0{number}.mp4").write_bytes(b"no video")
+    code, text = start(run_linear_probe.main, *words, "--probe.penalty=1")
+    assert (code, "no training video could be read" in text) == (3, True), text
+    code, text = start(run_linear_probe.main, *words, "--check", check=check_probe, name="y")
+    assert (code, "no training video could be read" in text) == (3, True), text

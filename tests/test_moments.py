@@ -154,6 +154,71 @@ def test_one_video_under_two_names_is_not_scored_twice(folder):
         load_moments(config(folder, "m.csv", text))
 
 
+def split_list(name, rows):
+    """The same lines as csv or jsonl; rows of video, query and split, None = the column or key is not there."""
+    if name.endswith("csv"):
+        text = "video,query,start_time,end_time,split\n"
+        return text + "".join(f"{video},{query},0,1,{split or ''}\n" for video, query, split in rows)
+    lines = [
+        {"vid": video, "query": query, "relevant_windows": [[0, 1]], **({} if split is None else {"split": split})}
+        for video, query, split in rows
+    ]
+    return "\n".join(map(json.dumps, lines))
+
+
+@pytest.mark.parametrize("name", ["m.csv", "m.jsonl"])
+def test_the_splits_of_a_list_reach_its_videos_and_its_protocol(folder, name):
+    rows = [("b", "x", "val"), ("a", "x", "train"), ("b", "y", "val")]
+    corpus = load_moments(config(folder, name, split_list(name, rows)))
+    assert [(video.id, video.split) for video in corpus.videos] == [("b", "val"), ("a", "train")]
+    assert [video.id for video in corpus.of_split("train")] == ["a"]
+    assert corpus.moments["b"] == {"x": ((0.0, 1.0),), "y": ((0.0, 1.0),)}
+    assert corpus.protocol.startswith(f"{name}, train/val, split ")
+    swapped = load_moments(config(folder, name, split_list(name, [("b", "x", "train"), ("a", "x", "val")])))
+    assert swapped.protocol != corpus.protocol
+
+
+@pytest.mark.parametrize("name", ["m.csv", "m.jsonl"])
+@pytest.mark.parametrize("split", [None, "", "all"])
+def test_a_list_without_splits_is_one(folder, name, split):
+    corpus = load_moments(config(folder, name, split_list(name, [("a", "x", split), ("b", "x", split)])))
+    assert {video.split for video in corpus.videos} == {"all"}
+    assert corpus.protocol.startswith(f"{name}, all videos, split ")
+
+
+def test_a_missing_video_is_missing_from_its_split(folder):
+    data = config(folder, "m.csv", split_list("m.csv", [("a", "x", "train"), ("zz", "x", "test")]))
+    lenient = DataConfig(name="moments", root=data.root, annotations=data.annotations, skip_unreadable=True)
+    assert load_moments(lenient).missing == (("zz", "test", "no video"),)
+
+
+@pytest.mark.parametrize("name", ["m.csv", "m.jsonl"])
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([("a", "x", "train"), ("a", "y", "val")], "one video in two splits: {path}: a is train and val; try: "),
+        ([("a", "x", "train"), ("b", "x", None)], "a split is missing: {path}: b has none, others have; try: "),
+        ([("b", "x", "all"), ("a", "x", "test")], "a split is missing: {path}: b has none, others have"),
+        ([("a", "x", "train"), ("a", "y", None)], "one video in two splits: {path}: a is train and all"),
+        ([("a", "x", "train"), ("b", "x", "dev")], "unknown split: {path}, line {last}: found 'dev'; try: name train"),
+    ],
+    ids=["two splits", "one without", "one of all", "half of a video", "an unknown word"],
+)
+def test_splits_that_cannot_be_are_one_line_with_the_place(folder, name, rows, message):
+    data = config(folder, name, split_list(name, rows))
+    with pytest.raises(DataError) as caught:
+        load_moments(data)
+    assert message.format(path=folder / name, last=3 if name == "m.csv" else 2) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("split", [None, 3, ["train"]])
+def test_a_split_that_is_no_word_is_refused(folder, split):
+    (folder / "m.jsonl").write_text(json.dumps({"vid": "a", "query": "x", "split": split}))
+    with pytest.raises(DataError, match=r"unknown split: .*line 1: found .*; try: name train, val or test"):
+        read_entries(folder / "m.jsonl")
+
+
 @pytest.mark.parametrize(("end", "is_refused"), [(2.1, False), (5000, True)])
 def test_a_moment_beyond_the_videos_end_is_refused_once_its_length_is_known(folder, end, is_refused):
     corpus = load_moments(config(folder, "m.csv", f"video,query,start_time,end_time\na,x,0,{end}\n"))

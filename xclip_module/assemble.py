@@ -25,6 +25,7 @@ from xclip_module.evaluation.tracks import PROCEDURE, QUERY_SET, SIMILARITY, TEM
 from xclip_module.heads import Probe
 from xclip_module.interface import Embeddings, VideoTextModel
 from xclip_module.models import load_checkpoint, load_untrained
+from xclip_module.models.head import Head
 from xclip_module.progress import Progress
 from xclip_module.run import Run
 from xclip_module.sentences import BACKGROUND, SHIPPED, UNTRAINED, Queries, place_of, read_queries
@@ -63,15 +64,24 @@ class Scored(NamedTuple):
 
 def set_up(config: Config, run: Run) -> Setup:
     """Corpus, model and encoded queries of a run, in that order, so that cheap mistakes show first."""
-    head = heads.read_head(config)
-    corpus = heads.load_queries(config.data, head) if head else load_corpus(config.data)
-    check_track(config, corpus, has_temporal=head is not None and head.temporal is not None)
+    corpus, head = load_asked(config)
     model = build_model(config, run.world)
     if head:
         config = heads.with_sampling(config, head)
         probe = heads.fit_to(config, corpus, model, sampling_of(config, model), head)
         return probed(config, corpus, model, probe, run.world)
     return encode_queries(config, corpus, model, read_queries(config, corpus, model), run.world)
+
+
+def load_asked(config: Config) -> tuple[Corpus, Head | None]:
+    """The data set with what is to be found in it, and the head that does where one is configured.
+
+    Raises ConfigError, DataError or WeightsError for what cannot be asked.
+    """
+    head = heads.read_head(config)
+    corpus = heads.load_queries(config.data, head) if head else load_corpus(config.data)
+    check_track(config, corpus, has_temporal=head is not None and head.temporal is not None)
+    return corpus, head
 
 
 def probed(config: Config, corpus: Corpus, model: VideoTextModel, probe: Probe | None, world: World) -> Setup:

@@ -49,8 +49,7 @@ def check_zeroshot(config: Config, run: Run, is_deep: bool) -> None:
 
     Raises what a run would raise, but DataError for broken videos only after all have been looked at.
     """
-    corpus = load_corpus(config.data)
-    assemble.check_track(config, corpus)
+    corpus, _ = assemble.load_asked(config)
     videos = [video for split in assemble.scored_splits(config, corpus) for video in corpus.of_split(split)]
     _say_data(config, corpus, videos)
     with _timed("weights and sentences"):
@@ -104,7 +103,8 @@ def check_probe(config: Config, run: Run, is_deep: bool) -> None:
     features = heads.choose_features(config, model)
     setup = assemble.probed(config, corpus, model, None, run.world)
     log.info("weights: %s, %s; probed: %s", model.protocol, setup.precision, features)
-    first = min(corpus.of_split("train"), key=lambda video: video.label_seconds)
+    labelled = [video for video in corpus.of_split("train") if video.id in corpus.moments]
+    first = min(labelled, key=lambda video: video.label_seconds)
     with _timed(f"windows of {first.id}") as spent:
         data = load_windows(config, setup._replace(corpus=_only(corpus, first)), features, run)
     seconds = {"features": spent.seconds / data.videos[0].duration * _seconds(videos)}

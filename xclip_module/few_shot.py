@@ -1,6 +1,7 @@
 """The probe with few training videos: which are drawn, and the numbers of each draw."""
 
 import logging
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,20 +22,24 @@ NUMBERS = ("AUROC", "AUPRC", "prevalence", "mAP@0.5")
 log = logging.getLogger(__name__)
 
 
-def few_shot(fitter: Fitter, setup: Setup, data: ProbeData) -> dict[str, Any]:
+def few_shot(fitter: Fitter, setup: Setup, data: ProbeData, whole: Fitted) -> dict[str, Any]:
     """Numbers of every draw of `probe.shots` training videos, each with its own penalties from the whole val split.
 
+    whole: the fit to all training videos, whose penalty a draw takes for what it shows and val does not.
     Raises ConfigError for more videos than there are.
     """
     section, train, val = fitter.config.probe, data.of(TRAIN), data.of(VAL)
     check_shots(fitter.config, len(train))
     rows = []
     shots = sorted(set(section.shots))
-    drawn = [(count, draw) for count in shots for draw in range(section.draws if count < len(train) else 1)]
+    drawn = [
+        (count, draw, chosen)
+        for count in shots
+        for draw, chosen in enumerate(draw_videos(train, count, seed=fitter.config.run.seed, draws=section.draws))
+    ]
     with Progress(len(drawn), name="few-shot", unit="draws", is_shown=True) as progress:
-        for count, draw in drawn:
-            chosen = draw_videos(train, count, seed=fitter.config.run.seed, draw=draw)
-            fitted = fitter.fit(chosen, val, is_quiet=True)
+        for count, draw, chosen in drawn:
+            fitted = fitter.fit(chosen, val, otherwise=whole.penalties)
             numbers = _numbers(fitter, fitted, setup, data)
             videos = [one.video for one in chosen]
             rows.append({"shots": count, "draw": draw, "videos": videos, "lambda": fitted.penalties, "splits": numbers})
@@ -42,10 +47,17 @@ def few_shot(fitter: Fitter, setup: Setup, data: ProbeData) -> dict[str, Any]:
     return {"shots": shots, "draws": section.draws, "rows": rows}
 
 
-def draw_videos(train: Sequence[Windows], count: int, *, seed: int, draw: int) -> list[Windows]:
-    """`count` training videos in their order; each draw by itself, whichever others are asked for."""
-    places = np.random.default_rng((seed, count, draw)).choice(len(train), count, replace=False)
-    return [train[place] for place in sorted(places)]
+def draw_videos(train: Sequence[Windows], count: int, *, seed: int, draws: int) -> list[list[Windows]]:
+    """Up to `draws` different choices of `count` training videos, each in their order; fewer where there are no more.
+
+    The first ones are the same whatever number is asked for.
+    """
+    rng = np.random.default_rng((seed, count))
+    found: dict[tuple[int, ...], list[Windows]] = {}
+    while len(found) < min(draws, math.comb(len(train), count)):
+        places = tuple(sorted(rng.choice(len(train), count, replace=False).tolist()))
+        found.setdefault(places, [train[place] for place in places])
+    return list(found.values())
 
 
 def _numbers(fitter: Fitter, fitted: Fitted, setup: Setup, data: ProbeData) -> dict[str, dict[str, Any]]:

@@ -92,6 +92,11 @@ def finetune(config: Config, run: Run) -> Trained:
     Raises ConfigError, DataError or WeightsError before any work for what cannot be; NonFiniteError when training
     diverges; see `engine.fit` for what is saved when it ends early.
     """
+    if config.model.head:
+        why = "training changes the features that a head is for"
+        raise ConfigError(
+            "model.head", why=why, attempt="run_linear_probe.py --model.weights=runs/NAME/best afterwards"
+        )
     config = with_recipe(config)
     training = prepare(config, run)
     state = newest_state(run)

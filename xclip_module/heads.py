@@ -93,14 +93,16 @@ def load_queries(data: DataConfig, head: Head) -> Corpus:
         return corpus._replace(queries=tuple(Query(*query) for query in head.queries))
     corpus = load_corpus(data)
     known = {word: query for query in head.queries for word in (query.text, query.name)}
-    chosen = []
+    chosen: dict[str, Query] = {}
     for query in corpus.queries:
         found = known.get(query.name) or known.get(query.text)
         if found is None:
             names = [one.name for one in head.queries]
-            raise ConfigError(f"the head does not know “{query.name}”", why=nearest(query.name, names))
-        chosen.append(Query(found.name, query.text, found.kind))
-    return corpus._replace(queries=tuple(chosen))
+            why, attempt = nearest(query.name, names), f'--data.queries="{names[0]}"'
+            raise ConfigError(f"the head does not know “{query.name}”", why=why, attempt=attempt)
+        # Once, though it was named and its sentence too.
+        chosen.setdefault(found.name, Query(found.name, query.text, found.kind))
+    return corpus._replace(queries=tuple(chosen.values()))
 
 
 def with_sampling(config: Config, head: Head) -> Config:

@@ -24,6 +24,7 @@ from xclip_module.run import Run
 from xclip_module.training_data import with_every_split
 
 TRAIN, VAL = "train", "val"
+_NO_VAL = "there is no val video to choose one on"
 
 
 class Windows(NamedTuple):
@@ -71,7 +72,34 @@ def load_probe_corpus(config: Config) -> Corpus:
         why = f"{corpus.name} has no labelled video in its train split"
         raise DataError("nothing to learn from", config.data.annotations or config.data.root or corpus.name, why)
     check_shots(config, labelled)
+    if not config.probe.penalty:
+        _check_choice(config, corpus)
     return corpus
+
+
+def _check_choice(config: Config, corpus: Corpus) -> None:
+    """Raises ConfigError for a kind of query with training examples of which val has none to choose a penalty on."""
+    held = {
+        split: {
+            name
+            for video in corpus.of_split(split)
+            for name, found in corpus.moments.get(video.id, {}).items()
+            if found
+        }
+        for split in (TRAIN, VAL)
+    }
+    for kind in dict.fromkeys(query.kind for query in corpus.queries):
+        names = {query.name for query in corpus.queries if query.kind == kind}
+        if names & held[TRAIN] and not names & held[TRAIN] & held[VAL]:
+            raise no_choice(kind, config.probe.monitor, has_val=bool(corpus.of_split(VAL)))
+
+
+def no_choice(kind: str, monitor: str, *, has_val: bool) -> ConfigError:
+    """What to say where there is nothing to choose a penalty on."""
+    what = "sentence" if kind == "free" else kind
+    happens = "begins or ends" if monitor == "AUROC" else "happens"
+    why = f"no {what} of the training videos {happens} in a val video" if has_val else _NO_VAL
+    return ConfigError("probe.penalty=0", why=why, attempt="--probe.penalty=100, or a split with val videos")
 
 
 def check_shots(config: Config, videos: int) -> None:
@@ -113,6 +141,9 @@ def load_windows(config: Config, setup: assemble.Setup, features: str, run: Run)
                     stored, setup.model, rows=rows, kind=features, device=run.world.device, video=video.id
                 )
                 held.append(make_windows(video, corpus, times, float(stored["duration"]), seen))
+        if not any(one.split == TRAIN for one in held):
+            why = next((why for name, why in skipped.items() if name in {one.id for one in corpus.of_split(TRAIN)}), "")
+            raise DataError("no training video could be read", why=why, attempt="mend or replace it")
     places = {video.id: place for place, video in enumerate(videos)}
     return ProbeData(tuple(sorted(held, key=lambda one: places[one.video])), skipped)
 
@@ -125,18 +156,17 @@ def make_windows(video: Video, corpus: Corpus, times: np.ndarray, duration: floa
     known[:] = [query.name in truth for query in corpus.queries]
     phases = rows_of(corpus.queries, "phase")
     known[:, phases] &= labels[:, phases].any(axis=1, keepdims=True)
-    digest = hashlib.sha256(f"{video.id} {labels.shape}".encode() + labels.tobytes() + known.tobytes())
-    digest.update(features.cpu().numpy().tobytes())
     device = features.device
+    own = torch.from_numpy(labels), torch.from_numpy(known)
     return Windows(
         video=video.id,
         split=video.split,
         times=times,
         duration=duration,
         features=features,
-        labels=torch.from_numpy(labels).to(device),
-        known=torch.from_numpy(known).to(device),
-        digest=digest.hexdigest()[:24],
+        labels=own[0].to(device),
+        known=own[1].to(device),
+        digest=digest_of_tensors(*own, features),
     )
 
 
@@ -155,3 +185,11 @@ def stacked(videos: Sequence[Windows]) -> tuple[Tensor, Tensor, Tensor]:
 def digest_of(videos: Sequence[Windows]) -> str:
     """Changes with any feature or label of these videos."""
     return hashlib.sha256(" ".join(one.digest for one in videos).encode()).hexdigest()[:24]
+
+
+def digest_of_tensors(*tensors: Tensor) -> str:
+    """Changes with any shape or bit."""
+    total = hashlib.sha256()
+    for tensor in tensors:
+        total.update(f"{tuple(tensor.shape)}".encode() + tensor.cpu().numpy().tobytes())
+    return total.hexdigest()[:24]

@@ -4,7 +4,7 @@ N windows of all training videos, D width, Q queries, M windows of a video.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,10 +14,9 @@ from torch import Tensor
 from xclip_module.config import Config
 from xclip_module.datasets.corpus import Query
 from xclip_module.datasets.features import FeatureStore
-from xclip_module.errors import ConfigError
 from xclip_module.evaluation.frames import rank_pair, sample_ap
 from xclip_module.models.head import Head, HeadQuery, log_odds
-from xclip_module.probe_data import Windows, digest_of, rows_of, stacked
+from xclip_module.probe_data import Windows, digest_of, no_choice, rows_of, stacked
 from xclip_module.training.linear import Linear, Problem, fit, make_problem
 from xclip_module.training.sweep import is_at_an_end, sweep
 
@@ -63,11 +62,12 @@ class Fitter(NamedTuple):
         val: Sequence[Windows],
         *,
         more: Sequence[Windows] = (),
-        is_quiet: bool = False,
+        otherwise: Mapping[str, float | None] | None = None,
     ) -> Fitted:
         """Heads of all kinds, fitted to `train` with penalties chosen on `val`, then with these to `train` and `more`.
 
-        Raises ConfigError where there is nothing to choose on.
+        otherwise: kind of query -> penalty where there is nothing to choose one on, of which nothing is logged; without
+        it, that raises ConfigError. A query that `train` does not know stays unknown.
         """
         section = self.config.probe
         features, labels, known = stacked(train)
@@ -78,7 +78,7 @@ class Fitter(NamedTuple):
         inputs = (features - scale.mean) * scale.inverse
         found = []
         for kind in dict.fromkeys(query.kind for query in self.queries):
-            group = _Group(self, kind, scale, train, val, is_quiet)
+            group = _Group(self, kind, scale, train, val, otherwise)
             rows = learnable(labels, known, rows_of(self.queries, kind), is_exclusive=kind == "phase")
             if rows:
                 chosen = group.choose(inputs, labels[:, rows], known[:, rows], rows, section.penalty)
@@ -95,7 +95,8 @@ class Fitter(NamedTuple):
         inputs = (features - scale.mean) * scale.inverse
         weight, bias, is_known = fitted.weight.clone(), fitted.bias.clone(), fitted.known.clone()
         for kind, penalty in fitted.penalties.items():
-            rows = learnable(labels, known, rows_of(self.queries, kind), is_exclusive=kind == "phase")
+            known_before = [row for row in rows_of(self.queries, kind) if fitted.known[row]]
+            rows = learnable(labels, known, known_before, is_exclusive=kind == "phase")
             if rows and penalty:
                 problem = self.problem(inputs, labels[:, rows], known[:, rows], kind)
                 found = fit(problem, penalty, max_steps=self.config.probe.max_steps)
@@ -111,10 +112,16 @@ class _Group:
     """The sweep of one kind of query."""
 
     def __init__(
-        self, fitter: Fitter, kind: str, scale: Scale, train: Sequence[Windows], val: Sequence[Windows], is_quiet: bool
+        self,
+        fitter: Fitter,
+        kind: str,
+        scale: Scale,
+        train: Sequence[Windows],
+        val: Sequence[Windows],
+        otherwise: Mapping[str, float | None] | None,
     ):
         self.fitter, self.kind, self.scale, self.train, self.val = fitter, kind, scale, train, val
-        self.is_quiet = is_quiet
+        self.is_quiet, self.otherwise = otherwise is not None, (otherwise or {}).get(kind)
         self.rows: list[dict[str, Any]] = []
         self.penalty: float | None = None
 
@@ -135,25 +142,24 @@ class _Group:
                 )
             return -np.inf if row["val"] is None else row["val"]
 
+        if not penalty and not self._can_choose(rows):
+            penalty = self.otherwise or 0.0
+            if not penalty:
+                raise no_choice(self.kind, self.fitter.config.probe.monitor, has_val=bool(self.val))
         if penalty:
             ask(penalty)
         else:
-            self._check_val(rows)
             penalty = sweep(ask)
         self.penalty = penalty
         if not self.is_quiet and not section.penalty and is_at_an_end(penalty):
             log.warning("%s: the best penalty, %g, is at the end of the range", self.kind, penalty)
         return fits[penalty]
 
-    def _check_val(self, rows: list[int]) -> None:
-        # What holds all the time has an AUPRC, but no AUROC.
-        is_whole = self.fitter.config.probe.monitor == "AUROC"
-        held = [one.labels[:, rows] for one in self.val]
-        if any(bool((one.any(dim=0) & ~(is_whole & one.all(dim=0))).any()) for one in held):
-            return
-        happens = "begins or ends" if is_whole else "happens"
-        why = f"no {self.kind} {happens} in a val video" if self.val else "there is no val video to choose one on"
-        raise ConfigError("probe.penalty=0", why=why, attempt="--probe.penalty=100, or a split with val videos")
+    def _can_choose(self, rows: list[int]) -> bool:
+        """Whether val has a pair of which the number that chooses is defined."""
+        held = [one.labels[:, row] for one in self.val for row in rows]
+        is_auroc = self.fitter.config.probe.monitor == "AUROC"
+        return any(bool(label.any()) and not (is_auroc and bool(label.all())) for label in held)
 
     def _fit(
         self, problem: Problem, penalty: float, start: Linear | None, rows: list[int]

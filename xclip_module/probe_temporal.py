@@ -17,7 +17,7 @@ from xclip_module.config import Config
 from xclip_module.datasets.corpus import Query
 from xclip_module.models.head import log_odds
 from xclip_module.models.temporal_head import TemporalHead
-from xclip_module.probe_data import Windows, digest_of, rows_of, stacked
+from xclip_module.probe_data import Windows, digest_of, digest_of_tensors, rows_of, stacked
 from xclip_module.probe_fit import Fitted, mean_over_pairs
 from xclip_module.run import Run
 from xclip_module.training.sequences import SequenceFit, SequenceRecipe, VideoSequence, fit_sequences, sequence_loss
@@ -51,7 +51,8 @@ def fit_temporal(
 
     start = time.monotonic()
     weights = class_weights(train, rows, is_balanced=section.balance)
-    key = json.dumps([digest_of(train), digest_of(val), section.monitor, section.balance, groups, is_causal])
+    inputs = digest_of_tensors(fitted.scale.mean, fitted.scale.inverse, fitted.known)
+    key = json.dumps([digest_of(train), digest_of(val), inputs, section.monitor, section.balance, groups, is_causal])
     found = fit_sequences(
         make_model,
         [_sequence(one, fitted) for one in train],

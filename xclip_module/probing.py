@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from xclip_module import assemble, distributed, heads
 from xclip_module.config import Config, free_keys, keys
 from xclip_module.datasets.features import FeatureStore
+from xclip_module.errors import DataError
 from xclip_module.few_shot import few_shot
 from xclip_module.heads import Probe
 from xclip_module.models.head import Head, save_head
@@ -15,6 +16,7 @@ from xclip_module.probe_data import TRAIN, VAL, ProbeData, load_probe_corpus, lo
 from xclip_module.probe_fit import Fitted, Fitter, make_head
 from xclip_module.probe_temporal import fit_temporal
 from xclip_module.run import Run
+from xclip_module.sentences import UNTRAINED
 
 HEAD = "head.safetensors"
 _SEEN = {
@@ -74,10 +76,13 @@ def _fit(
     fitter = Fitter(config, queries, FeatureStore(run.folder / "fits"))
     fitted = fitter.fit(train, val, more=val if section.refit == "train+val" else ())
     _warn_of_unknown(fitted)
+    if not bool(fitted.known.any()):
+        why = "no query has training windows in which it holds and others in which it does not"
+        raise DataError("nothing to learn", setup.corpus.name, why, "other --data.queries, or a smaller stride")
     run.status.update(phase="temporal network")
     network, temporal = fit_temporal(config, queries, fitted, train, val, run)
     run.status.update(phase="few-shot")
-    shots = few_shot(fitter, setup, data) if section.shots else None
+    shots = few_shot(fitter, setup, data, fitted) if section.shots else None
     facts = {
         "features": f"{_SEEN[features].format(frames=setup.sampling.frames_per_clip)}, {len(fitted.scale.mean)} wide",
         "windows": sum(len(one.times) for one in train),
@@ -126,6 +131,8 @@ def _protocol(config: Config, fitted: Fitted, facts: dict[str, Any]) -> str:
 def _flags(config: Config, setup: assemble.Setup) -> str:
     """What makes features of this kind, as flags."""
     values = {"model.weights": config.model.weights, "data.crop": config.data.crop}
+    if config.model.weights.startswith(UNTRAINED):
+        values["run.seed"] = str(config.run.seed)
     values |= {f"data.{name}": value for name, value in setup.sampling._asdict().items()}
     return " ".join(
         f"--{name}={value:g}" if isinstance(value, float) else f"--{name}={value}" for name, value in values.items()
@@ -134,7 +141,7 @@ def _flags(config: Config, setup: assemble.Setup) -> str:
 
 def _config(config: Config) -> dict[str, Any]:
     """What differs from the defaults and is more than a place or a pace."""
-    defaults, free = keys(), free_keys()
+    defaults, free = keys(), {*free_keys(), "data.root", "data.annotations"}
     changed = {name: value for name, value in keys(config).items() if value != defaults[name] and name not in free}
     return json.loads(json.dumps(changed))
 

@@ -131,7 +131,7 @@ def _launch(main: Main, script: str, arguments: Sequence[str], check: Check | No
         world = distributed.start(config.run.device)
         name = f"check_{Path(script).stem}" if checks else Path(script).stem
         with run_folder.hold_folder(config, world, name, goes_on=goes_on) as folder, _logging(folder, world):
-            _run(main, config, Run(folder, world, is_terminal=sys.stderr.isatty(), signals=signals))
+            _run(main, config, Run(folder, world, is_terminal=sys.stderr.isatty(), signals=signals), name)
         distributed.stop(world)
     except BaseException as error:
         _end(error, None, world)
@@ -194,12 +194,12 @@ def _explain(message: str) -> str:
     return f"unknown key {found[2]} in {found[1]}; {hint}"
 
 
-def _run(main: Main, config: Config, run: Run) -> None:
+def _run(main: Main, config: Config, run: Run, script: str) -> None:
     """`main` with its end, good or bad, in the log and in status.json."""
     try:
         if run.world.is_main:
-            run_folder.prepare(run.folder, config)
-        run.write_json("config.json", schema.to_json(config))
+            run_folder.prepare(run.folder, config, script)
+        run.write_json("config.json", {"script": script, **schema.to_json(config)})
         run.status.update(phase="start")
         log.info("run folder %s", run.folder)
         main(config, run)

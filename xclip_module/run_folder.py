@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 # What a finished run leaves, as patterns in the run folder.
 _RESULTS = (
     *("scores.npz", "moments.jsonl", "metrics.json", "metrics.jsonl", "bootstrap.npz", "environment.json"),
-    *("report.*", "timelines", "pictures", "traceback*"),
+    *("report.*", "timelines", "pictures", "traceback*", "head.safetensors"),
 )
 CHECKPOINTS = "checkpoints"
 
@@ -64,13 +64,13 @@ def claim(config: Config, script: str, stack: contextlib.ExitStack, *, goes_on: 
     raise ConfigError("this run is already going", root / names[0], f"held by {holder}", "another --run.name=NAME")
 
 
-def prepare(folder: Path, config: Config) -> None:
-    """Makes the folder fit this configuration: results of another one move to a folder of their own.
+def prepare(folder: Path, config: Config, script: str) -> None:
+    """Makes the folder fit this script and configuration: results of another move to a folder of their own.
 
     Raises ConfigError with the differing keys where the folder holds checkpoints: a run goes on as it began.
     """
     storage.remove_leftovers(folder)
-    differing = _differing(folder, config)
+    differing = _differing(folder, config, script)
     if not differing:
         return
     if any((folder / CHECKPOINTS).glob("step-*.pt")):
@@ -83,16 +83,18 @@ def prepare(folder: Path, config: Config) -> None:
     _set_aside(folder)
 
 
-def _differing(folder: Path, config: Config) -> dict[str, tuple[Any, Any]]:
-    """Dotted key -> (kept, now) for all keys that change results; empty for a new folder."""
+def _differing(folder: Path, config: Config, script: str) -> dict[str, tuple[Any, Any]]:
+    """Dotted key -> (kept, now) for all keys that change results, and "script"; empty for a new folder."""
     try:
-        kept = _flat(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+        found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        kept = _flat(found)
     except (OSError, ValueError):
         has_results = any(path for pattern in (*_RESULTS, CHECKPOINTS) for path in folder.glob(pattern))
         return {"config.json": ("unreadable", "this one")} if has_results else {}
     # A key that a former version did not know had the value that is now its default.
     defaults, free, now = _flat(schema.to_json(Config())), schema.free_keys(), _flat(schema.to_json(config))
     both = {name: (kept.get(name, defaults.get(name)), value) for name, value in now.items() if name not in free}
+    both["script"] = (found.get("script", script) if isinstance(found, dict) else script, script)
     return {name: pair for name, pair in both.items() if pair[0] != pair[1]}
 
 

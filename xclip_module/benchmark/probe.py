@@ -64,7 +64,7 @@ def _sweep(windows: int, device: str) -> tuple[Cost, str]:
     with tempfile.TemporaryDirectory() as folder:
         fitter = Fitter(Config(), _QUERIES, FeatureStore(Path(folder)))
         with measured(torch.device(device)) as cost:
-            fitted = fitter.fit(train, val, is_quiet=True)
+            fitted = fitter.fit(train, val, otherwise={})
     rows = [row for kind in fitted.kinds for row in kind["sweep"]]
     return cost, f"{len(rows)} fits, {sum(row['steps'] for row in rows)} evaluations"
 

@@ -216,7 +216,7 @@ def _split(value: Any, place: str) -> str:
     if value in ("", "all"):
         return "all"
     if value not in ("train", "val", "test"):
-        raise DataError("unknown split", place, f"found {value!r}, expected train, val or test")
+        raise DataError("unknown split", place, f"found {value!r}", "name train, val or test")
     return value
 
 

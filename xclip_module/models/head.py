@@ -119,7 +119,8 @@ def load_head(path: Path) -> Head:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             names = file.keys()
-            tensors = {name: file.get_tensor(name) for name in names}
+            # Copies, which lie where a product of matrices gives the bits that it gave before saving.
+            tensors = {name: file.get_tensor(name).clone() for name in names}
         known = json.loads(metadata.get("head", "{}"))
         if known.get("format") != FORMAT:
             found = f"its format is {known.get('format')!r}, expected {FORMAT!r}"
