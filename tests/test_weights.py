@@ -18,11 +18,14 @@ from xclip_module.errors import ConfigError, WeightsError
 from xclip_module.models import load_checkpoint, load_untrained, save_model
 from xclip_module.models.archive import read_script_archive
 from xclip_module.models.files import read_state
-from xclip_module.models.official import GRAINED, from_official, to_official
+from xclip_module.models.official import GRAINED, from_official, infer_spec, to_official, unused_names
 from xclip_module.models.saving import spec_to_json
+from xclip_module.models.two_tower import TwoTower
 from xclip_module.models.weights import _spec_from_json
 
 GOLDEN = Path(__file__).parent / "golden" / "clip4clip"
+# A folder of complete cases, larger than the repository carries; see golden/README.md.
+LAYOUTS = sorted(Path(os.environ.get("XCLIP_GOLDEN", "nowhere")).glob("state_dict_layout/*.json"))
 KINDS = [
     {},
     {"header": "transformer", "header_layers": 3},
@@ -103,6 +106,20 @@ def test_names_go_both_ways(changes):
     back = from_official(to_official(state))
     assert {k: v.shape for k, v in back.items()} == {k: v.shape for k, v in state.items()}
     assert all(torch.equal(back[name], state[name]) for name in state)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda file: file.stem)
+@pytest.mark.parametrize("family", ["xclip", "clip4clip"])
+def test_released_checkpoints_of_full_size_have_exactly_our_tensors(layout, family):
+    """Names and shapes as the released code saves them; CLIP4Clip's are the same but for the learned matrices."""
+    shapes = {name: shape for name, (shape, _) in json.loads(layout.read_text())["tensors"].items()}
+    state = {n: torch.empty(s, device="meta") for n, s in shapes.items() if family == "xclip" or n not in GRAINED}
+    spec = infer_spec(state, layout)
+    assert spec.family == (family if spec.header != "tight" else "clip4clip")
+    with torch.device("meta"):
+        model = TwoTower(spec)
+    ours = {name: list(tensor.shape) for name, tensor in to_official(model.state_dict()).items()}
+    assert ours == {name: shapes[name] for name in set(state) - unused_names(state, spec)}
 
 
 @pytest.mark.parametrize("name", ["model.bin", "model.pt", "model.safetensors", "model.pth"])
@@ -456,6 +473,7 @@ def test_tensors_that_are_no_weights_are_one_line(official_file, change):
         ({"header": "mean"}, "another header"),
         ({"max_words": 12}, "another max_words: .*; try: --model.max_words=0"),
         ({"padding": "masked"}, "padding is a choice of xclip only: .*found ms-xclip"),
+        ({"pooling": "mmaction2"}, "another pooling"),
     ],
 )
 def test_ms_xclip_refuses_what_it_would_ignore(tmp_path, wish, message):

@@ -1,7 +1,8 @@
 """The released checkpoints' names and ours, both ways, and the sizes that their tensors imply.
 
 Official names: X-CLIP (Ma et al. 2022) and CLIP4Clip (Luo et al. 2022) state dicts; OpenAI CLIP is the same without
-the `clip.` prefix. Ours are those of transformers' towers inside `TwoTower`.
+the `clip.` prefix, MMAction2's CLIP4Clip has `adapter.` for its header. Ours are those of transformers' towers inside
+`TwoTower`.
 """
 
 import re
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from xclip_module.errors import WeightsError
-from xclip_module.models.spec import Tower, TwoTowerSpec
+from xclip_module.models.spec import CLIP4CLIP, MMACTION2, Tower, TwoTowerSpec
 
 GRAINED = (
     "global_mat_weight",
@@ -24,6 +25,7 @@ GRAINED = (
     "frame_mat_weight2",
 )
 
+_ADAPTER_POSITIONS = "adapter.positional_embedding"
 _VISION = "frame_encoder.tower.vision_model."
 _TEXT = "text_encoder.tower.text_model."
 _STACKS = {
@@ -31,6 +33,7 @@ _STACKS = {
     "clip.transformer.resblocks.": f"{_TEXT}encoder.layers.",
     "transformerClip.resblocks.": "temporal.encoder.blocks.layers.",
     "cross.transformer.resblocks.": "head.encoder.blocks.layers.",
+    "adapter.transformer.resblocks.": "temporal.transformer.blocks.layers.",
 }
 _LEAVES = {
     "attn.out_proj.": "self_attn.out_proj.",
@@ -53,6 +56,7 @@ _PLAIN = {
     "clip.ln_final.weight": f"{_TEXT}final_layer_norm.weight",
     "clip.ln_final.bias": f"{_TEXT}final_layer_norm.bias",
     "frame_position_embeddings.weight": "temporal.positions.weight",
+    _ADAPTER_POSITIONS: "temporal.positional_embedding",
     "cross.embeddings.position_embeddings.weight": "head.positions.weight",
     "cross.pooler.ln_pool.weight": "head.norm.weight",
     "cross.pooler.ln_pool.bias": "head.norm.bias",
@@ -108,6 +112,8 @@ def plain_clip_to_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def infer_spec(state: Mapping[str, Tensor], path: object) -> TwoTowerSpec:
     """Family, header and sizes from an official state dict; heads = width / 64 as in CLIP.
 
+    Two things no tensor tells: the pooling of a mean header, for which CLIP4Clip's stands here, and the heads of
+    MMAction2's adapter; see `mmaction2_spec` and `adapter_heads`.
     Raises WeightsError naming the tensors without which nothing can be inferred.
     """
     patches = _CONV3D if _CONV3D in state else "clip.visual.conv1.weight"
@@ -120,8 +126,13 @@ def infer_spec(state: Mapping[str, Tensor], path: object) -> TwoTowerSpec:
     text_width = len(state["clip.ln_final.weight"])
     grid = round((len(state["clip.visual.positional_embedding"]) - 1) ** 0.5)
     header = _header(state)
-    grained = any(name in state for name in GRAINED) and header != "tight"
-    stack = {"transformer": "transformerClip.resblocks.", "tight": "cross.transformer.resblocks."}
+    has_adapter = any(name.startswith("adapter.") for name in state)
+    grained = any(name in state for name in GRAINED) and header != "tight" and not has_adapter
+    stack = {
+        "transformer": "adapter.transformer.resblocks." if has_adapter else "transformerClip.resblocks.",
+        "tight": "cross.transformer.resblocks.",
+    }
+    frame_slots = ("frame_logit_weight", "frame_mat_weight", "frame_mat_weight2", _ADAPTER_POSITIONS)
     return TwoTowerSpec(
         vision=_tower(width, _layers(state, "clip.visual.transformer.resblocks.")),
         text=_tower(text_width, _layers(state, "clip.transformer.resblocks.")),
@@ -135,7 +146,8 @@ def infer_spec(state: Mapping[str, Tensor], path: object) -> TwoTowerSpec:
         header_layers=_layers(state, stack[header]) if header in stack else 0,
         patch_frames=3 if patches == _CONV3D else 1,
         words=_side(state, ("word_logit_weight", "word_mat_weight", "word_mat_weight2"), 32),
-        frames=_side(state, ("frame_logit_weight", "frame_mat_weight", "frame_mat_weight2"), 12),
+        frames=_side(state, frame_slots, 12),
+        pooling=MMACTION2 if has_adapter else CLIP4CLIP,
     )
 
 
@@ -165,7 +177,12 @@ def _side(state: Mapping[str, Tensor], names: tuple[str, ...], default: int) -> 
 
 
 def _header(state: Mapping[str, Tensor]) -> str:
-    prefixes = {"transformerClip.": "transformer", "lstm_visual.": "lstm", "cross.": "tight"}
+    prefixes = {
+        "adapter.": "transformer",
+        "transformerClip.": "transformer",
+        "lstm_visual.": "lstm",
+        "cross.": "tight",
+    }
     return next((kind for prefix, kind in prefixes.items() if any(n.startswith(prefix) for n in state)), "mean")
 
 

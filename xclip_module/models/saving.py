@@ -23,8 +23,9 @@ def save_model(
 ) -> None:
     """Writes the weights, what describes them, and the tokenizer that goes with them, each atomically, weights last.
 
-    xclip and clip4clip bear the released names; ms-xclip becomes a Hugging Face folder. is_half: float16, half the
-    size; reading gives float32 again, rounded.
+    xclip and clip4clip bear the released names, of MMAction2's CLIP4Clip too; what its tensors do not tell (pooling,
+    heads of the adapter, colours) stands in config.json, so keep the two together. ms-xclip becomes a Hugging Face
+    folder. is_half: float16, half the size; reading gives float32 again, rounded.
     """
     if isinstance(model, MicrosoftXClip):
         state, picture = model.model.state_dict(), model.picture

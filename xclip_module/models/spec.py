@@ -6,6 +6,8 @@ from xclip_module.interface import Picture
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+CLIP4CLIP = "clip4clip"
+MMACTION2 = "mmaction2"
 
 
 class Tower(NamedTuple):
@@ -27,6 +29,9 @@ class TwoTowerSpec(NamedTuple):
     patch_frames: 1, or 3 where the patch embedding spans three frames (linear_patch=3d).
     words, frames: slots W and F that the learned matrices of `xclip` are made for.
     masked: False lets empty word and frame slots take part in the similarity, as released.
+    pooling: of the family "clip4clip": CLIP4CLIP pools normalised frames, MMACTION2 raw ones, and makes "transformer"
+        MMAction2's adapter of `frames` positions. The other family pools as CLIP4CLIP.
+    header_heads: of MMAction2's adapter, which its tensors do not tell; 0 = width / 64, as all other headers.
     """
 
     vision: Tower
@@ -43,6 +48,8 @@ class TwoTowerSpec(NamedTuple):
     words: int = 32
     frames: int = 12
     masked: bool = False
+    pooling: str = CLIP4CLIP
+    header_heads: int = 0
     mean: tuple[float, float, float] = CLIP_MEAN
     std: tuple[float, float, float] = CLIP_STD
 
@@ -50,3 +57,13 @@ class TwoTowerSpec(NamedTuple):
     def picture(self) -> Picture:
         """What the vision tower wants to see."""
         return Picture(self.image, self.mean, self.std)
+
+    @property
+    def has_adapter(self) -> bool:
+        """True where the temporal header is MMAction2's TransformerAdapter."""
+        return self.pooling == MMACTION2 and self.header == "transformer"
+
+    @property
+    def clip_frames(self) -> int:
+        """Frames of one clip that the weights are made for; 0 = any number."""
+        return self.frames if self.family == "xclip" or self.has_adapter else 0

@@ -10,6 +10,7 @@ from transformers.models.clip.modeling_clip import CLIPEncoder
 
 # The released code writes its LayerNorm in TF style, with this epsilon instead of CLIP's 1e-5.
 HEADER_EPSILON = 1e-12
+_CLIP_EPSILON = 1e-5
 _HIDDEN_KEY = -1e6
 
 
@@ -19,16 +20,16 @@ class MaskedBlocks(nn.Module):
     Source: CLIP4Clip (Luo et al. 2022) modules/module_cross.py; no final norm, heads of 64 channels, no dropout.
     """
 
-    def __init__(self, width: int, layers: int):
-        """Random weights; `width` a multiple of 64 (a narrower one makes a single head)."""
+    def __init__(self, width: int, layers: int, *, heads: int = 0, epsilon: float = HEADER_EPSILON):
+        """Random weights; heads = 0 makes them 64 channels wide (`width` a multiple of 64, or a single head)."""
         super().__init__()
         config = CLIPTextConfig(
             hidden_size=width,
             intermediate_size=4 * width,
             num_hidden_layers=layers,
-            num_attention_heads=max(1, width // 64),
+            num_attention_heads=heads or max(1, width // 64),
             hidden_act="quick_gelu",
-            layer_norm_eps=HEADER_EPSILON,
+            layer_norm_eps=epsilon,
         )
         config._attn_implementation = "sdpa"
         self.blocks = CLIPEncoder(config)
@@ -58,6 +59,38 @@ class TemporalTransformer(nn.Module):
         if frames.shape[1] > self.positions.num_embeddings:
             raise ValueError(f"a clip of {frames.shape[1]} frames; positions for {self.positions.num_embeddings}")
         return self.encoder(frames + self.positions.weight[: frames.shape[1]], mask) + frames
+
+
+class TransformerAdapter(nn.Module):
+    """One learned position per frame of the clip, CLIP's blocks, residual with the un-positioned input.
+
+    Source: MMAction2 1.2.0 mmaction/models/similarity/adapters.py, `TransformerAdapter`; no released configuration uses
+    it. Against `TemporalTransformer`: CLIP's LayerNorm epsilon, any number of heads, a start of its own. Differs: empty
+    slots are hidden from the attention; the released code has none, since it samples short videos repeatedly.
+    """
+
+    def __init__(self, width: int, *, layers: int, frames: int, heads: int):
+        """Weights as the released code draws them, standard deviations from width and depth; heads = 0: width / 64."""
+        super().__init__()
+        self.positional_embedding = nn.Parameter(0.01 * torch.randn(frames, width))
+        self.transformer = MaskedBlocks(width, layers, heads=heads, epsilon=_CLIP_EPSILON)
+        inner, outer = width**-0.5, (2 * layers * width) ** -0.5
+        for block in self.transformer.blocks.layers:
+            attention = block.self_attn
+            for part in (attention.q_proj, attention.k_proj, attention.v_proj):
+                nn.init.normal_(part.weight, std=inner)
+                nn.init.zeros_(part.bias)
+            nn.init.normal_(attention.out_proj.weight, std=outer)
+            nn.init.zeros_(attention.out_proj.bias)
+            nn.init.normal_(block.mlp.fc1.weight, std=(2 * width) ** -0.5)
+            nn.init.normal_(block.mlp.fc2.weight, std=outer)
+
+    def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
+        """[B, T, D] frame features and mask [B, T] -> [B, T, D]; raises ValueError for another T than the positions."""
+        if frames.shape[1] != len(self.positional_embedding):
+            found, expected = frames.shape[1], len(self.positional_embedding)
+            raise ValueError(f"clips of {found} frame slots, this adapter is for {expected}: sample {expected} frames")
+        return self.transformer(frames + self.positional_embedding, mask) + frames
 
 
 class TemporalLSTM(nn.Module):

@@ -12,8 +12,8 @@ from xclip_module.interface import Embeddings
 from xclip_module.models.digest import weights_digest
 from xclip_module.models.frame_encoder import FrameEncoder
 from xclip_module.models.similarity import CrossEncoder, MeanPooling, MultiGrained, normalise
-from xclip_module.models.spec import TwoTowerSpec
-from xclip_module.models.temporal import TemporalLSTM, TemporalTransformer
+from xclip_module.models.spec import MMACTION2, TwoTowerSpec
+from xclip_module.models.temporal import TemporalLSTM, TemporalTransformer, TransformerAdapter
 from xclip_module.models.text_encoder import TextEncoder
 
 # ln(1 / 0.07), CLIP's own start.
@@ -27,6 +27,7 @@ class TwoTower(nn.Module):
 
     The towers follow the caller's autocast; header, pooling and head always compute in float32, since the head divides
     by 0.01 and multiplies by 100. The released code runs fp16 towers and a float32 head in the same places.
+    MMAction2's CLIP4Clip (`spec.pooling`) is the same towers and cosine with another pooling and another transformer.
     """
 
     def __init__(self, spec: TwoTowerSpec, attention: str = "sdpa"):
@@ -40,7 +41,7 @@ class TwoTower(nn.Module):
         self.logit_scale = nn.Parameter(torch.tensor(_LOGIT_SCALE))
         self.family = spec.family
         self.picture = spec.picture
-        self.clip_frames = spec.frames if spec.family == "xclip" else 0
+        self.clip_frames = spec.clip_frames
         self.text_slots = spec.words
         self.vocabulary = spec.vocabulary
         self.reuses_frames = spec.patch_frames == 1
@@ -50,6 +51,8 @@ class TwoTower(nn.Module):
     def protocol(self) -> str:
         """One line for the results: family, header, and what empty slots do."""
         slots = "empty slots masked (not the released arithmetic)" if self.spec.masked else "empty slots as released"
+        if self.spec.pooling == MMACTION2:
+            return f"{self.family} of MMAction2, {self.spec.header} adapter, mean of raw frames"
         if self.spec.family != "xclip":
             return f"{self.family}, {self.spec.header} header"
         return f"{self.family} (Ma et al. 2022), {self.spec.header} header, {slots}"
@@ -78,6 +81,8 @@ class TwoTower(nn.Module):
     def embed_clips(self, features: Tensor, mask: Tensor) -> Embeddings:
         """pooled [B, D] = normalised mean of the normalised header outputs; tokens [B, T, D] = `features`, raw.
 
+        With MMAction2's pooling the header outputs are averaged as they are. Differs: its `SimpleMeanAdapter` knows no
+        mask, since its sampler repeats frames of short videos; here empty slots are left out of either mean.
         Raises ValueError for a clip without a real frame, which the released code turns into NaN.
         """
         mask = mask.bool()
@@ -87,7 +92,8 @@ class TwoTower(nn.Module):
             features = features.float()
             states = features if self.temporal is None else self._with_header(features, mask)
             weights = mask.to(states.dtype)[..., None]
-            mean = (normalise(states) * weights).sum(1) / weights.sum(1)
+            states = states if self.spec.pooling == MMACTION2 else normalise(states)
+            mean = (states * weights).sum(1) / weights.sum(1)
             return Embeddings(normalise(mean), features, mask)
 
     def _with_header(self, features: Tensor, mask: Tensor) -> Tensor:
@@ -103,6 +109,8 @@ class TwoTower(nn.Module):
 
 
 def _header(spec: TwoTowerSpec) -> nn.Module | None:
+    if spec.has_adapter:
+        return TransformerAdapter(spec.embed, layers=spec.header_layers, frames=spec.frames, heads=spec.header_heads)
     if spec.header == "transformer":
         return TemporalTransformer(spec.embed, layers=spec.header_layers, context=spec.context)
     return TemporalLSTM(spec.embed) if spec.header == "lstm" else None

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from xclip_module.errors import ConfigError, WeightsError
 from xclip_module.interface import VideoTextModel
 from xclip_module.models import hub
-from xclip_module.models.files import read_state, weights_errors
+from xclip_module.models.files import read_state, read_stored, weights_errors
+from xclip_module.models.mmaction2 import adapter_heads, mmaction2_spec
 from xclip_module.models.ms_xclip import MicrosoftXClip
 from xclip_module.models.official import (
     GRAINED,
@@ -25,7 +26,7 @@ from xclip_module.models.official import (
 )
 from xclip_module.models.saving import FORMAT
 from xclip_module.models.similarity import CrossEncoder
-from xclip_module.models.spec import Tower, TwoTowerSpec
+from xclip_module.models.spec import CLIP4CLIP, MMACTION2, Tower, TwoTowerSpec
 from xclip_module.models.temporal import TemporalTransformer
 from xclip_module.models.two_tower import TwoTower
 
@@ -44,26 +45,31 @@ def load_checkpoint(
     max_words: int = 0,
     max_frames: int = 0,
     padding: str = AUTO,
+    pooling: str = AUTO,
     attention: str = "sdpa",
 ) -> VideoTextModel:
     """The model of a checkpoint, in eval mode, float32, on the CPU; family and sizes come from the tensors.
 
-    path_or_name: a state dict with the released names of X-CLIP (Ma et al. 2022) or CLIP4Clip (Luo et al. 2022), an
-        OpenAI CLIP .pt (TorchScript or plain), a Hugging Face CLIP or X-CLIP (Ni et al. 2022) folder or hub name, or a
-        folder that `save_model` wrote. fp16 or fp32; .bin, .pt, .pth, .safetensors. Nothing in a file is executed.
+    path_or_name: a state dict with the released names of X-CLIP (Ma et al. 2022) or CLIP4Clip (Luo et al. 2022), a
+        checkpoint of MMAction2's CLIP4Clip, an OpenAI CLIP .pt (TorchScript or plain), a Hugging Face CLIP or X-CLIP
+        (Ni et al. 2022) folder or hub name, or a folder that `save_model` wrote. fp16 or fp32; .bin, .pt, .pth,
+        .safetensors. Nothing in a file is executed.
     family, header: for plain CLIP weights, which leave them open: xclip and mean. An untrained temporal transformer
         only adds noise to CLIP's frames, so it is built on request only (then initialised from CLIP's text tower, as
         released). A checkpoint that has its own refuses another.
     max_words, max_frames: slots W and F of the learned matrices where the weights leave them open (0 = 32 and 12).
     padding: "official" lets empty slots take part in the similarity, as released; "masked" keeps them out; "auto" =
         what the checkpoint says, official where it says nothing.
+    pooling: "clip4clip" averages normalised frames, "mmaction2" raw ones; "auto" = mmaction2 for files of MMEngine and
+        adapters, clip4clip for all others. The tensors of a mean header fit both: name it where the file has lost its
+        `meta`. With plain CLIP weights "mmaction2" makes the family clip4clip, and "transformer" MMAction2's adapter.
     attention: kernel of the towers by transformers' name: sdpa, eager, flash_attention_2.
 
     Raises WeightsError when the file is damaged, or lists missing, unexpected and mis-sized tensors as sets.
     """
     check_attention(attention)
     path = hub.locate(str(path_or_name))
-    wishes = _Wishes(family, header, max_words, max_frames, padding)
+    wishes = _Wishes(family, header, max_words, max_frames, padding, pooling)
     with weights_errors(path):
         return (_from_folder if path.is_dir() else _from_file)(path, wishes, attention).eval()
 
@@ -76,6 +82,7 @@ def load_untrained(
     header: str = AUTO,
     max_words: int = 0,
     padding: str = AUTO,
+    pooling: str = AUTO,
     attention: str = "sdpa",
 ) -> TwoTower:
     """Random weights, drawn from `seed`, of the shape that the folder's config.json describes.
@@ -83,7 +90,7 @@ def load_untrained(
     Raises WeightsError for a folder that describes none, or another than family, header and words ask for.
     """
     check_attention(attention)
-    wishes = _Wishes(family, header, max_words, padding=padding)
+    wishes = _Wishes(family, header, max_words, padding=padding, pooling=pooling)
     with weights_errors(folder), torch.random.fork_rng(devices=[]):
         config = hub.read_config(folder)
         if config.get("format") != FORMAT:
@@ -111,22 +118,25 @@ class _Wishes:
     words: int = 0
     frames: int = 0
     padding: str = AUTO
+    pooling: str = AUTO
 
     def confirm(self, spec: TwoTowerSpec, path: object) -> TwoTowerSpec:
         """The spec of a checkpoint that decides for itself; raises WeightsError when it contradicts the wish."""
         # Nothing that clip4clip learned depends on the number of words.
         words = spec.words if spec.family == "xclip" else self.words or spec.words
-        self._refuse_others({"family": spec.family, "header": spec.header, "max_words": words}, path)
+        found = {"family": spec.family, "header": spec.header, "max_words": words, "pooling": spec.pooling}
+        self._refuse_others(found, path)
         masked = spec.masked if self.padding == AUTO else self.padding == "masked"
         return self._checked(spec._replace(words=words, masked=masked), path)
 
     def refuse_all(self, path: object) -> None:
         """Raises WeightsError for any wish: `ms-xclip` leaves nothing open."""
-        self._refuse_others({"family": "ms-xclip", "header": "its own", "max_words": "its own"}, path)
+        self._refuse_others(dict.fromkeys(("header", "max_words", "pooling"), "its own") | {"family": "ms-xclip"}, path)
         self._refuse_padding("ms-xclip", path)
 
     def _refuse_others(self, found: Mapping[str, object], path: object) -> None:
-        for key, wish in {"family": self.family, "header": self.header, "max_words": self.words}.items():
+        wishes = {"family": self.family, "header": self.header, "max_words": self.words, "pooling": self.pooling}
+        for key, wish in wishes.items():
             if wish not in (AUTO, 0, found[key]):
                 attempt = f"--model.{key}={0 if key == 'max_words' else AUTO}"
                 raise WeightsError(
@@ -136,6 +146,11 @@ class _Wishes:
     def _refuse_padding(self, family: str, path: object) -> None:
         if self.padding != AUTO and family != "xclip":
             raise WeightsError("padding is a choice of xclip only", path, f"found {family}", "--model.padding=auto")
+
+    def _refuse_pooling(self, header: str, path: object) -> None:
+        if self.family == "xclip" or header not in ("mean", "transformer"):
+            found = f"asked for {self.family}, {header}"
+            raise WeightsError("MMAction2 has clip4clip with mean or transformer", path, found, "--model.pooling=auto")
 
     def _checked(self, spec: TwoTowerSpec, path: object) -> TwoTowerSpec:
         self._refuse_padding(spec.family, path)
@@ -147,10 +162,14 @@ class _Wishes:
     def complete(self, spec: TwoTowerSpec, path: object) -> TwoTowerSpec:
         """The spec of plain CLIP weights, which leave family, header and slots open."""
         header = "mean" if self.header == AUTO else self.header
+        is_mmaction2 = self.pooling == MMACTION2
+        if is_mmaction2:
+            self._refuse_pooling(header, path)
+            spec = mmaction2_spec(spec)
         if self.header == AUTO:
             log.info("plain CLIP weights: mean header, since an untrained temporal transformer only adds noise")
         completed = spec._replace(
-            family="xclip" if self.family == AUTO else self.family,
+            family=("clip4clip" if is_mmaction2 else "xclip") if self.family == AUTO else self.family,
             header=header,
             header_layers=_HEADER_LAYERS if header in ("transformer", "tight") else 0,
             words=self.words or spec.words,
@@ -161,11 +180,21 @@ class _Wishes:
 
 
 def _from_file(path: Path, wishes: _Wishes, attention: str) -> TwoTower:
-    state = read_state(path)
+    state, settings = read_stored(path)
     if any(name.startswith("clip.") for name in state):
-        return _from_official(state, wishes.confirm(infer_spec(state, path), path), path, attention)
+        spec = _with_pooling(infer_spec(state, path), settings, wishes.pooling, path)
+        return _from_official(state, wishes.confirm(spec, path), path, attention)
     state = plain_clip_to_official(state)
     return _from_official(state, wishes.complete(infer_spec(state, path), path), path, attention, is_plain=True)
+
+
+def _with_pooling(spec: TwoTowerSpec, settings: str | None, wish: str, path: object) -> TwoTowerSpec:
+    """The spec with what no tensor tells: CLIP4Clip's mean header and MMAction2's have the same names and sizes."""
+    if spec.has_adapter:
+        return mmaction2_spec(spec)._replace(header_heads=adapter_heads(settings or "", path))
+    if (spec.family, spec.header) == ("clip4clip", "mean") and (settings is not None or wish == MMACTION2):
+        return mmaction2_spec(spec)
+    return spec
 
 
 def _from_folder(folder: Path, wishes: _Wishes, attention: str) -> TwoTower | MicrosoftXClip:
@@ -257,6 +286,8 @@ def _spec_from_json(values: dict[str, Any], path: object) -> TwoTowerSpec:
         spec = TwoTowerSpec(**{**values, **towers, **colours})
         if not 3 <= spec.words <= spec.context:
             raise ValueError(f"words {spec.words}, expected 3 to context = {spec.context}")
+        if spec.pooling not in (CLIP4CLIP, MMACTION2):
+            raise ValueError(f"pooling {spec.pooling}, expected {CLIP4CLIP} or {MMACTION2}")
         return spec
     except (KeyError, TypeError, ValueError) as error:
         why = f"its spec does not fit: {error}"

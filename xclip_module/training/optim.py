@@ -1,6 +1,7 @@
 """What an optimizer does with which parameter, and how its learning rate goes over the steps."""
 
 import math
+import re
 from collections.abc import Callable, Iterable
 from collections.abc import Set as AbstractSet
 from typing import Any
@@ -12,6 +13,8 @@ from torch import Tensor, nn
 # 0.999 and 1e-8: gradients of a contrastive batch are noisy, and a long memory of them lags behind.
 _BETAS = (0.9, 0.98)
 _EPSILON = 1e-6
+_NORM = re.compile(r"(norm\d*|_ln)\.(weight|bias)$")
+_JOINT_BIASES = ("q_proj.bias", "k_proj.bias", "v_proj.bias")
 
 
 class BertAdam(torch.optim.Optimizer):
@@ -61,15 +64,16 @@ def parameter_groups(
 
     pretrained: names whose peak learning rate is lr * pretrained_lr_scale (the released coef_lr).
     rule: "adamw" decays matrices only (two or more axes); "bertadam" all but names that contain "bias", as released:
-    its exemption of LayerNorm gains looks for a name that no parameter has, so gains, logit scale, embeddings and
-    X-CLIP's identity matrices are decayed too.
+        its exemption of LayerNorm gains looks for a name that no parameter has, so gains, logit scale, embeddings and
+        X-CLIP's identity matrices are decayed too. "mmaction2" decays all but norms and biases; biases of queries, keys
+        and values are decayed, since torch's joint `in_proj_bias` is not what MMEngine looks for, a name `bias`.
     A group: params, names, title, lr = peak_lr, weight_decay; primitives beside the tensors, as checkpoints need.
     """
     groups: dict[str, dict[str, Any]] = {}
     for name, parameter in named_parameters:
         if not parameter.requires_grad:
             continue
-        decays = "bias" not in name if rule == "bertadam" else parameter.ndim >= 2
+        decays = _decays(name, parameter, rule)
         title = f"{'pretrained' if name in pretrained else 'new'}, {'decay' if decays else 'no decay'}"
         peak = lr * pretrained_lr_scale if name in pretrained else lr
         rates = {"lr": peak, "peak_lr": peak, "weight_decay": weight_decay if decays else 0.0}
@@ -79,9 +83,26 @@ def parameter_groups(
     return list(groups.values())
 
 
+def _decays(name: str, parameter: Tensor, rule: str) -> bool:
+    if rule == "bertadam":
+        return "bias" not in name
+    if rule == "mmaction2":
+        is_free = name.split(".")[-1] == "bias" and not name.endswith(_JOINT_BIASES)
+        return not (is_free or _NORM.search(name))
+    return parameter.ndim >= 2
+
+
 def build_optimizer(name: str, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-    """The optimizer "adamw" (torch's, betas 0.9 and 0.98, epsilon 1e-6 as in CLIP) or "bertadam" over the groups."""
-    return BertAdam(groups) if name == "bertadam" else torch.optim.AdamW(groups, betas=_BETAS, eps=_EPSILON)
+    """The optimizer over the groups.
+
+    name: "adamw" (torch's, betas 0.9 and 0.98, epsilon 1e-6 as in CLIP), "mmaction2" (torch's AdamW with its own
+    constants, as MMAction2's configuration of CLIP4Clip leaves them) or "bertadam".
+    """
+    if name == "bertadam":
+        return BertAdam(groups)
+    if name == "mmaction2":
+        return torch.optim.AdamW(groups)
+    return torch.optim.AdamW(groups, betas=_BETAS, eps=_EPSILON)
 
 
 def warmup_cosine(step: int, total: int, warmup: float) -> float:
@@ -108,7 +129,27 @@ def bertadam_schedule(step: int, total: int, warmup: float) -> float:
     return x / warmup if x < warmup else 0.5 * (1 + math.cos(math.pi * x))
 
 
-SCHEDULES: dict[str, Callable[[int, int, float], float]] = {"adamw": warmup_cosine, "bertadam": bertadam_schedule}
+def mmaction2_schedule(step: int, total: int, warmup: float) -> float:
+    """Factor of a step in MMAction2's recipe: linear from 0.05 to 1 over the warm-up, then a cosine to 0.
+
+    warmup: share of the steps; the released half epoch of five is 0.1. The last step of the warm-up and the first after
+    it have 1, and the cosine's length stays fractional where the warm-up ends inside a step.
+    Source: MMAction2 1.2.0 configs/retrieval/clip4clip: LinearLR, then CosineAnnealingLR, turned from epochs to steps.
+
+    >>> [round(mmaction2_schedule(step, 6, 1 / 2), 3) for step in range(6)]
+    [0.05, 0.525, 1.0, 1.0, 0.75, 0.25]
+    """
+    rising = math.floor(warmup * total + 1e-9)  # 0.29 * 100 is 28.999...
+    if step < rising:
+        return 0.05 + 0.95 * step / max(1, rising - 1)
+    return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1.0, total - warmup * total)))
+
+
+SCHEDULES: dict[str, Callable[[int, int, float], float]] = {
+    "adamw": warmup_cosine,
+    "bertadam": bertadam_schedule,
+    "mmaction2": mmaction2_schedule,
+}
 
 
 def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> None:
