@@ -17,6 +17,7 @@ class Video(NamedTuple):
     split: "train", "val", "test", or "all" where there are no splits.
     label_seconds, label_tolerance: its length by its labels, and how far the file may be from that; 0 = no labels.
     last_moment: end in seconds of its last annotated moment, which must lie within the file.
+    span: first and last second that retrieval looks at, which may lie beyond the end; None = the whole video.
     """
 
     id: str
@@ -25,6 +26,7 @@ class Video(NamedTuple):
     label_seconds: float = 0.0
     label_tolerance: float = 0.0
     last_moment: float = 0.0
+    span: tuple[float, float] | None = None
 
 
 class Query(NamedTuple):

@@ -32,12 +32,15 @@ _CLOSE_SECONDS = 5.0
 
 
 class Job(NamedTuple):
-    """A video to be read at `times` (seconds, never falling), or where that is None at every 1 / fps."""
+    """A video to be read at `times` (seconds, never falling), or where that is None at every 1 / fps.
+
+    times: also what chooses them once the source is probed.
+    """
 
     key: str
     source: Path | VideoInfo | FrameFolder
     fps: float = 1.0
-    times: np.ndarray | None = None
+    times: np.ndarray | Callable[[VideoInfo | FrameFolder], np.ndarray] | None = None
 
 
 class Batch(NamedTuple):
@@ -91,7 +94,8 @@ def _open(
     source = job.source
     if isinstance(source, Path):
         source = probe(source, timeout_seconds=timeout_seconds)
-    times = frame_times(source.duration, job.fps) if job.times is None else np.asarray(job.times, np.float64)
+    chosen = job.times(source) if callable(job.times) else job.times
+    times = frame_times(source.duration, job.fps) if chosen is None else np.asarray(chosen, np.float64)
     reader = choose_reader(source, decoder)
     edges = [0]
     for start in fresh_starts(source, times, reader).tolist():

@@ -7,6 +7,7 @@ import contextlib
 import os
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from xclip_module.datasets.corpus import Video
 from xclip_module.datasets.decode_ahead import Batch, Job, decode_ahead
 from xclip_module.datasets.features import FeatureStore, identity
 from xclip_module.datasets.frame_folder import FrameFolder
+from xclip_module.datasets.retrieval_frames import FrameChoice
 from xclip_module.datasets.video import decoder_version
+from xclip_module.datasets.video_info import VideoInfo
 from xclip_module.errors import DataError
 from xclip_module.progress import Progress
 
@@ -30,7 +33,10 @@ _MOST_THREADS = 8
 
 @dataclass(frozen=True)
 class Reading:
-    """How videos are read: the frame grid, the square picture, batches, and by which decoder."""
+    """How videos are read: the frame grid, the square picture, batches, and by which decoder.
+
+    choice: a few frames of each video instead of a grid.
+    """
 
     fps: float
     size: int
@@ -39,16 +45,29 @@ class Reading:
     decoder: str
     threads: int
     timeout_seconds: float
+    choice: FrameChoice | None = None
 
     def key(self) -> dict[str, Any]:
         """What stored features depend on. With "auto" the reader follows from the file and these versions."""
         readers = [decoder_version(name) for name in ("pyav", "decord", "pillow")]
-        return {"fps": self.fps, "size": self.size, "crop": self.crop, "decoder": self.decoder, "readers": readers}
+        grid: dict[str, Any] = {"choice": list(self.choice)} if self.choice else {"fps": self.fps}
+        return {**grid, "size": self.size, "crop": self.crop, "decoder": self.decoder, "readers": readers}
+
+    def job(self, video: Video) -> Job:
+        """What to decode of a video."""
+        if self.choice is None:
+            return Job(video.id, video.source, self.fps)
+        return Job(video.id, video.source, times=partial(_chosen, choice=self.choice, video=video))
+
+
+def _chosen(source: VideoInfo | FrameFolder, *, choice: FrameChoice, video: Video) -> np.ndarray:
+    return choice.times(source.times, source.duration, video.span, video=video.id)
 
 
 def stored_key(video: Video, key: Mapping[str, Any], reading: Reading) -> dict[str, Any]:
     """The whole key under which `feature_pass` stores a video's arrays. Raises OSError for a file that is not there."""
-    return {**key, **reading.key(), "video": video.id, "file": identity(video.source)}
+    span = {"span": list(video.span)} if video.span else {}
+    return {**key, **reading.key(), **span, "video": video.id, "file": identity(video.source)}
 
 
 def feature_pass(
@@ -94,7 +113,7 @@ def _read(
     videos: Sequence[Video], encode: Encode, reading: Reading, progress: Progress
 ) -> Generator[tuple[Video, Arrays | DataError], None, None]:
     opened = decode_ahead(
-        [Job(video.id, video.source, reading.fps) for video in videos],
+        [reading.job(video) for video in videos],
         size=reading.size,
         crop=reading.crop,
         threads=reading.threads or default_threads(),
@@ -116,9 +135,9 @@ def _read(
 
 
 def _read_one(video: Video, job: Job, batches: Iterator[Batch], encode: Encode, progress: Progress) -> Arrays:
-    if job.times is None:
+    if not isinstance(job.times, np.ndarray):
         next(batches)  # raises why the video could not be opened
-    assert job.times is not None, "an opened job knows its times"
+    assert isinstance(job.times, np.ndarray), "an opened job knows its times"
     assert not isinstance(job.source, Path), "an opened job is probed"
     frames, duration = len(job.times), round(job.source.duration, 6)
     check_length(video, duration)

@@ -3,13 +3,53 @@
 Letters: N shown frames of the video, T chosen times.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 from xclip_module.datasets.annotation_files import Span
+from xclip_module.errors import DataError
 
 SAMPLINGS = ("uniform", "head", "tail")
 # Containers round the times of frames to a millisecond, at either end of a video.
 _ROUNDING_SECONDS = 1.5e-3
+
+
+class FrameChoice(NamedTuple):
+    """Which frames of a video are its clip: at most `frames`.
+
+    rule: "grid" as X-CLIP and CLIP4Clip, "spread" as MMAction2.  slicing, rate: of the grid, see `grid_times`.
+    """
+
+    rule: str
+    frames: int
+    slicing: str = "uniform"
+    rate: int = 1
+
+    def times(self, shown: np.ndarray, duration: float, span: tuple[float, float] | None, *, video: str) -> np.ndarray:
+        """[T] seconds, never falling, from a video's shown frames [N]. Raises DataError where the clip has none."""
+        if self.rule == "spread":
+            return uniform_times(shown, self.frames)
+        whole = (int(span[0]), int(span[1])) if span else None
+        found = grid_times(
+            shown,
+            stream_fps(shown, duration),
+            max_frames=self.frames,
+            sampling=self.slicing,
+            rate=self.rate,
+            span=whole,
+        )
+        if not len(found):
+            why = f"the video ends at {duration:.1f} s, the clip begins at {span[0] if span else 0:g} s"
+            raise DataError("a clip without a frame", video, why, "another file of this video")
+        return found
+
+    @property
+    def protocol(self) -> str:
+        """In words, for the results."""
+        if self.rule == "spread":
+            return f"{self.frames} spread over the video (MMAction2)"
+        return f"{self.frames} at most, {self.rate} a second, of more: {self.slicing} (X-CLIP, CLIP4Clip)"
 
 
 def grid_times(
