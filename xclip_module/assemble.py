@@ -147,6 +147,7 @@ def build_model(config: Config, world: World) -> VideoTextModel:
             header=section.header,
             max_words=section.max_words,
             padding=section.padding,
+            pooling=section.pooling,
             attention=section.attention,
         )
     else:
@@ -159,6 +160,7 @@ def build_model(config: Config, world: World) -> VideoTextModel:
             max_words=section.max_words,
             max_frames=frames,
             padding=section.padding,
+            pooling=section.pooling,
             attention=section.attention,
         )
     return model.to(world.device)

@@ -8,6 +8,11 @@ from typing import Any
 AUTO = "auto"
 # finetune.micro_batch_size=auto.
 FIND = -1
+RETRIEVAL_NAMES = (
+    *("msrvtt-9k", "msrvtt-7k", "msvd", "lsmdc", "didemo", "activitynet"),
+    *("msrvtt-9k-mmaction2", "msrvtt-7k-mmaction2", "msvd-mmaction2"),
+)
+DATA_NAMES = ("demo", "cholec80", "moments", *RETRIEVAL_NAMES)
 
 
 def _key(
@@ -53,9 +58,11 @@ class RunConfig:
 class DataConfig:
     """What is searched, for what, and how it is cut into clips."""
 
-    name: str = _key("demo", "data set", choices=("demo", "cholec80", "moments"))
+    name: str = _key("demo", "data set; the others are text-video retrieval", choices=DATA_NAMES)
     root: str = _key("", "folder of the data set; empty = data/<name>")
-    annotations: str = _key("", "moments: a .csv of triplets or a QVHighlights-style .jsonl")
+    annotations: str = _key(
+        "", "moments: a .csv of triplets or a QVHighlights-style .jsonl; retrieval: folder of the annotation files"
+    )
     video: str = _key("", "search this file (or every video of this folder) instead of a data set; needs queries")
     queries: str = _key("", "sentences to look for, ';' between them; empty = the data set's own prompts")
     prompts: str = _key(
@@ -66,7 +73,17 @@ class DataConfig:
     clip_seconds: float = _key(0.0, "length of one clip in seconds; 0 = the data set's own", least=0.01)
     frames_per_clip: int = _key(0, "frames of a clip; 0 = what the checkpoint takes, else the data set's own", least=0)
     stride_seconds: float = _key(0.0, "seconds between two scores of a curve; 0 = the data set's own", least=0.01)
-    crop: str = _key("center", "how 16:9 becomes square", choices=("center", "squash", "pad"))
+    frame_rule: str = _key(
+        AUTO,
+        "retrieval: grid = one frame a second and of too many an even choice (X-CLIP, CLIP4Clip), spread = evenly over "
+        "the video (MMAction2); auto = as the benchmark's release",
+        choices=(AUTO, "grid", "spread"),
+    )
+    crop: str = _key(
+        "center",
+        "how 16:9 becomes square; mmaction2 = its bilinear resize to 8/7, then the middle",
+        choices=("center", "squash", "pad", "mmaction2"),
+    )
     decoder: str = _key(AUTO, "auto = the fastest that reads the file right", choices=(AUTO, "decord", "pyav"))
     decode_threads: int = _key(0, "reading threads; 0 = one per two cores, at most 8", least=0, is_free=True)
     decode_timeout_seconds: float = _key(
@@ -91,6 +108,11 @@ class ModelConfig:
         AUTO,
         "temporal header; auto = the checkpoint's, mean for plain CLIP",
         choices=(AUTO, "mean", "transformer", "lstm"),
+    )
+    pooling: str = _key(
+        AUTO,
+        "clip4clip: mmaction2 = mean of raw frames, which the tensors do not tell",
+        choices=(AUTO, "clip4clip", "mmaction2"),
     )
     max_words: int = _key(0, "token slots of a query; 0 = the checkpoint's, 32 for plain CLIP", least=3)
     padding: str = _key(
@@ -134,6 +156,14 @@ class EvalConfig:
     background: str = _key("", "csv of sentences that fit any picture, taken away from every score; ours = the shipped")
     prompt_sets: tuple[str, ...] = _key(
         (), "further csv files of prompts (names in data/prompts, or paths) for mean and range; all = every shipped one"
+    )
+    two_stage: int = _key(
+        0, "retrieval: exact scores for so many videos a text, chosen by a dot product; 0 = all of them", least=0
+    )
+    v2t: str = _key(
+        "best-caption",
+        "retrieval: what a video with several sentences competes with: the best sentence of each video, or all of them",
+        choices=("best-caption", "any-caption"),
     )
     bootstrap: int = _key(1000, "draws of videos behind the 95 % intervals; 0 = none", least=0)
 

@@ -16,6 +16,8 @@ from xclip_module.models.tokenizer import Tokens
 
 UNTRAINED = "untrained:"
 BACKGROUND = "\nbackground"  # no prompt set is called so
+# So many sentences that were cut are named, of more the number.
+_MOST_CUT = 5
 SHIPPED = str(Path(__file__).parents[1] / "data" / "demo" / "model")
 
 log = logging.getLogger(__name__)
@@ -50,8 +52,10 @@ def tokenise(config: Config, model: VideoTextModel, texts: Sequence[str]) -> Tok
         raise WeightsError(
             "tokenizer and weights do not fit", place, found, "--model.tokenizer=FOLDER of these weights"
         )
-    for text, rest in tokens.cut.items():
+    for text, rest in list(tokens.cut.items())[:_MOST_CUT]:
         log.warning("query too long for %d tokens, left out at its end: “%s” (of “%s”)", model.text_slots, rest, text)
+    if len(tokens.cut) > _MOST_CUT:
+        log.warning("%d of %d sentences are too long for %d tokens", len(tokens.cut), len(set(texts)), model.text_slots)
     return tokens
 
 

@@ -9,7 +9,8 @@ from xclip_module.datasets.corpus import Corpus, Query
 from xclip_module.datasets.frame_folder import FrameFolder
 from xclip_module.datasets.moments import load_moments, load_recordings, split_queries
 from xclip_module.datasets.windows import Sampling
-from xclip_module.errors import DataError
+from xclip_module.errors import ConfigError, DataError
+from xclip_module.sections import RETRIEVAL_NAMES
 
 LOADERS: dict[str, Callable[[DataConfig], Corpus]] = {
     "demo": load_demo,
@@ -18,7 +19,12 @@ LOADERS: dict[str, Callable[[DataConfig], Corpus]] = {
 }
 
 # Clip length, frames and stride where the config leaves them open. The demo's operations last a minute or two.
-_DEFAULTS = {"demo": Sampling(4.0, 4, 1.0)}
+_DEFAULTS = {
+    "demo": Sampling(4.0, 4, 1.0),
+    # Retrieval has one clip a video, of so many frames; paragraphs over minutes get more, as in the released scripts.
+    **dict.fromkeys(RETRIEVAL_NAMES, Sampling(12.0, 12, 12.0)),
+    **dict.fromkeys(("didemo", "activitynet"), Sampling(64.0, 64, 64.0)),
+}
 _DEFAULT = Sampling(16.0, 16, 4.0)
 
 
@@ -27,6 +33,9 @@ def load_corpus(data: DataConfig) -> Corpus:
 
     Raises DataError or ConfigError for anything missing, broken or empty.
     """
+    if not data.video and data.name in RETRIEVAL_NAMES:
+        why = "it is for text-video retrieval: sentences of whole videos, nothing to localise"
+        raise ConfigError(f"data.name={data.name}", why=why, attempt="run_zeroshot.py or run_finetune.py")
     try:
         corpus = load_recordings(data) if data.video else LOADERS[data.name](data)
     except OSError as error:  # no permission, too long a name
