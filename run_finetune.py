@@ -1,8 +1,8 @@
-"""Train the weights on the training videos, then find when each sentence happens, with the best of them."""
+"""Train the weights on the training videos, then find when each sentence happens, or in which video, with the best."""
 
 import logging
 
-from xclip_module import assemble, finetuning, outcome, outputs
+from xclip_module import assemble, finetuning, outcome, outputs, retrieving, searching
 from xclip_module.check import check_finetune
 from xclip_module.config import Config
 from xclip_module.run import Run, launch
@@ -13,6 +13,8 @@ log = logging.getLogger("xclip_module.finetune")
 def main(config: Config, run: Run) -> dict:
     """Trains, or goes on with it; then scores, metrics and report as run_zeroshot has them; returns metrics.json."""
     trained = finetuning.finetune(config, run)
+    if retrieving.is_retrieval(config.data):
+        return searching.search(trained.config, run, training=trained.facts)
     setup = assemble.set_up(trained.config, run)
     environment = run.describe_environment({**assemble.settings(trained.config, setup), **trained.settings})
     log.info("%s\n", environment)

@@ -1,8 +1,8 @@
-"""Find when each sentence happens in each video, with frozen weights."""
+"""Find when each sentence happens in each video, or which video a sentence means, with frozen weights."""
 
 import logging
 
-from xclip_module import assemble, outcome, outputs
+from xclip_module import assemble, outcome, outputs, retrieving, searching
 from xclip_module.check import check_zeroshot
 from xclip_module.config import Config
 from xclip_module.run import Run, launch
@@ -12,6 +12,8 @@ log = logging.getLogger("xclip_module.zeroshot")
 
 def main(config: Config, run: Run) -> dict:
     """Scores, moments, metrics, pictures and report in the run folder; returns what metrics.json holds."""
+    if retrieving.is_retrieval(config.data):
+        return searching.search(config, run)
     setup = assemble.set_up(config, run)
     environment = run.describe_environment(assemble.settings(config, setup))
     log.info("%s\n", environment)

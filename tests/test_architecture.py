@@ -20,6 +20,8 @@ ROOMS = {"models", "datasets", "training", "evaluation", "reporting"}
 UPPER = {
     *("assemble", "outcome", "benchmark", "outputs", "pictures", "probe_pictures", "check"),
     *("finetuning", "training_data", "validation", "training_log", "training_files"),
+    *("recipes", "localisation_training", "retrieval_training", "retrieving", "searching"),
+    *("retrieval_pictures", "thumbnails", "ranking"),
     *("sentences", "heads", "probing", "probe_data", "probe_fit", "probe_temporal", "few_shot"),
 }
 TOP_LEVEL = {

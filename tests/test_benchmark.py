@@ -7,14 +7,16 @@ import torch
 from av.video.frame import PictureType
 from models_factory import clips, texts, tiny_two_tower
 
-from xclip_module.benchmark import localisation
+from xclip_module.benchmark import localisation, retrieval
 from xclip_module.benchmark.__main__ import main
 from xclip_module.benchmark.meter import Cost, measured, table
 from xclip_module.benchmark.models import frame_flops
-from xclip_module.benchmark.similarity import _released, _released_block
+from xclip_module.benchmark.similarity import released, released_block
 from xclip_module.benchmark.video import write_long_video
 from xclip_module.datasets.cholec80 import PHASES
 from xclip_module.errors import DataError
+from xclip_module.evaluation.retrieval import ranks
+from xclip_module.evaluation.retrieval_scoring import cosine
 from xclip_module.evaluation.scoring import Curve
 from xclip_module.interface import Embeddings
 
@@ -27,9 +29,9 @@ def test_the_released_expressions_give_our_scores(monkeypatch):
     videos = model.encode_video(*clips(7, 5))
     expected = model.similarity(text, videos)
     for has_header in (True, False):
-        ours = _released(model, text, videos, has_header=has_header)
+        ours = released(model, text, videos, has_header=has_header)
         torch.testing.assert_close(ours, expected, rtol=0, atol=1e-4)
-    block = _released_block(model.head, Embeddings(*(x[:2] for x in text)), videos)
+    block = released_block(model.head, Embeddings(*(x[:2] for x in text)), videos)
     torch.testing.assert_close(block * model.logit_scale.exp(), expected[:2], rtol=0, atol=1e-4)
 
 
@@ -99,3 +101,29 @@ def test_the_localisation_part_prints_the_time_of_a_video_and_refuses_a_folder_w
     assert "a video: similarity-only" in localisation.run(videos=1)
     assert main(["localisation", f"--labels={tmp_path}"]) == DataError.exit_code
     assert "no phase labels" in capsys.readouterr().err
+
+
+def test_made_up_texts_are_nearest_to_their_own_video_and_then_to_its_cluster():
+    text, video = retrieval.features(200)
+    assert (text.tokens.shape, video.tokens.shape) == ((200, 32, 512), (200, 12, 512))
+    scores = cosine(text, video).numpy()
+    assert (ranks(scores).t2v == 0).mean() > 0.6
+    clusters = np.arange(200) // 20
+    best = np.argsort(-scores, axis=1)[:, :20]
+    assert (clusters[best] == clusters[:, None]).mean() > 0.5
+
+
+def test_what_was_not_run_whole_is_scaled_by_its_pairs(monkeypatch):
+    """1000 x 1000 in 3 s are 10,000 x 10,000 in 300 s; 40 x 1000 in 2 s are 2500 times as many."""
+    scores = np.ones((2, 2))
+    answers = {
+        retrieval._released_strip: (Cost(2.0, 2.0), None),
+        retrieval._released_pairs: (Cost(6.0, 6.0), scores),
+        retrieval._all_pairs: (Cost(3.0, 3.0), scores),
+        retrieval._in_two_stages: (Cost(50.0, 50.0), "the note"),
+    }
+    monkeypatch.setattr(retrieval, "_apart", lambda way, count, device: answers[way])
+    lines = retrieval.run(torch.device("cpu")).splitlines()
+    assert [line.split()[-1] for line in lines[3:5]] == ["1.0x", "2.0x"]
+    assert [line.split()[-4] for line in lines[9:13]] == ["5000.00", "600.00", "300.00", "50.00"]
+    assert [line.split()[-1] for line in lines[9:13]] == ["1.0x", "8.3x", "16.7x", "100.0x"]

@@ -163,6 +163,7 @@ def released_share(file, rank, size, store):
     own = torch.eye(6, dtype=torch.bool)
     batch = Batch(
         frames=inputs["train_video"][rows.start : rows.stop, 0, :, 0],
+        shown=inputs["train_video_mask"][rows.start : rows.stop, 0].bool(),
         start=rows.start,
         input_ids=inputs["train_input_ids"][:, 0],
         mask=inputs["train_attention_mask"][:, 0],
@@ -172,11 +173,7 @@ def released_share(file, rank, size, store):
         names=("",) * 6,
     )
 
-    def encode_video(frames, _):
-        # Released batches mark empty slots, which are zero pictures.
-        return model.encode_video(frames, frames.flatten(2).any(-1))
-
-    calls = Calls(model.encode_text, encode_video, model.similarity, lambda frames: frames, lambda: None)
+    calls = Calls(model.encode_text, model.encode_video, model.similarity, lambda frames: frames, lambda: None)
     if size > 1:
         patience = datetime.timedelta(seconds=120)
         options = {"init_method": f"file://{store}", "rank": rank, "world_size": size, "timeout": patience}

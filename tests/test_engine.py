@@ -39,7 +39,7 @@ class Loss(NamedTuple):
 def a_batch(step):
     rows = torch.randn(6, 4, generator=torch.Generator().manual_seed(step))
     empty = torch.zeros(0)
-    return Batch(rows, 0, empty, empty, empty, empty, empty, tuple(f"clip{step}-{n}" for n in range(6)))
+    return Batch(rows, empty, 0, empty, empty, empty, empty, empty, tuple(f"clip{step}-{n}" for n in range(6)))
 
 
 class World:

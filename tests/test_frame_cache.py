@@ -267,7 +267,7 @@ def test_clips_may_be_asked_for_from_many_threads(videos, tmp_path):
 def test_validation_sees_exactly_the_pixels_of_scoring(videos, tmp_path):
     """And leaves them on disk: an array that was opened is a view of the file."""
     for _ in range(2):
-        opened = validation_frames(videos, place(tmp_path), sampling=SAMPLING)
+        opened = validation_frames(videos, place(tmp_path), grid=GRID)
         assert [video.id for video, _ in opened.videos] == ["video0", "video1", "video2"]
         for video, arrays in opened.videos:
             times = np.arange(int(arrays["frames"]), dtype=float)

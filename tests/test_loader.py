@@ -65,7 +65,9 @@ def test_the_shares_of_all_processes_are_the_batch_of_one(size):
         assert counts == sorted(counts, reverse=True)
         assert max(counts) - min(counts) <= 1
         assert [part.start for part in parts] == [sum(counts[:rank]) for rank in range(size)]
-        assert all(same(part._replace(frames=0, start=0), batch._replace(frames=0, start=0)) for part in parts)
+        assert torch.equal(torch.cat([part.shown for part in parts]), batch.shown)
+        others = [one._replace(frames=0, shown=0, start=0) for one in (batch, *parts)]
+        assert all(same(others[0], part) for part in others[1:])
 
 
 def test_an_empty_share_has_the_shape_of_clips():
@@ -107,6 +109,23 @@ def test_every_clip_of_every_epoch_has_a_view_of_its_own():
     assert len(set(views)) == len(views) == 176
 
 
+@pytest.mark.parametrize("threads", [0, 2])
+def test_slots_that_a_short_clip_leaves_are_black_and_not_shown(threads):
+    """Videos of 4, 1 and 3 frames."""
+    lengths = {"a": 4, "b": 1, "c": 3}
+
+    class Short(NumberedFrames):
+        def clip(self, video, time):
+            return super().clip(video, time)[: lengths[video]]
+
+    whole, cut = collect(0, 3, threads=threads), collect(0, 3, threads=threads, frames=Short())
+    for one, other in zip(whole, cut, strict=True):
+        counts = torch.tensor([lengths[name[0]] for name in other.names])
+        assert one.shown.all()
+        assert torch.equal(other.shown, torch.arange(4) < counts[:, None])
+        assert torch.equal(other.frames, one.frames * other.shown[:, :, None, None, None])
+
+
 class BrokenFrames(NumberedFrames):
     def clip(self, video, time):
         if video == "b":
@@ -125,7 +144,7 @@ def test_a_clip_that_cannot_be_read_is_named(threads):
 def test_a_mistake_of_ours_names_the_clip_too(threads):
     class Odd(NumberedFrames):
         def clip(self, video, time):
-            return super().clip(video, time)[:3]
+            return super().clip(video, time).repeat(2, 1, 1, 1)
 
     with pytest.raises(RuntimeError) as ended:
         collect(0, 12, frames=Odd(), threads=threads)

@@ -88,9 +88,11 @@ def test_the_first_step_of_the_shortest_training_learns(total, warmup):
 
 def released_batch(part, rows):
     """A batch of matched pairs from arrays of the released shapes [B, 1, ...]."""
-    own = torch.eye(rows, dtype=torch.bool)
+    own, frames = torch.eye(rows, dtype=torch.bool), part["video"][:, 0, :, 0]
     return Batch(
-        frames=part["video"][:, 0, :, 0],
+        frames=frames,
+        # Released batches hold zero pictures in empty slots.
+        shown=frames.flatten(2).any(-1),
         start=0,
         input_ids=part["input_ids"][:, 0],
         mask=part["mask"][:, 0],
@@ -113,11 +115,7 @@ def released_recipe(model, batches, *, total, lr, coefficient):
     )
     optimizer = build_optimizer("bertadam", groups)
 
-    def encode_video(frames, _):
-        # Released batches mark empty slots, which are zero pictures.
-        return model.encode_video(frames, frames.flatten(2).any(-1))
-
-    calls = Calls(model.encode_text, encode_video, model.similarity, lambda frames: frames, lambda: None)
+    calls = Calls(model.encode_text, model.encode_video, model.similarity, lambda frames: frames, lambda: None)
     for step, batch in enumerate(batches):
         set_lr(optimizer, bertadam_schedule(step, total, 0.1))
         options = {"loss": "infonce", "micro_batch_size": 2, "world": ALONE, "scale": lambda loss: loss, "seed": step}

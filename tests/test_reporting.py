@@ -25,7 +25,7 @@ from xclip_module.evaluation.answers import Answer
 from xclip_module.evaluation.boundaries import boundary_errors
 from xclip_module.evaluation.scoring import Curve
 from xclip_module.evaluation.segments import Moment, Pair
-from xclip_module.reporting import plots, report, tables, verdicts
+from xclip_module.reporting import markdown, plots, report, tables, verdicts
 from xclip_module.reporting.differences import Difference, independent, paired
 from xclip_module.reporting.page import Pictures, html_report
 from xclip_module.reporting.palette import query_colours
@@ -634,4 +634,4 @@ def test_the_same_run_twice_and_damaged_files_are_refused_in_one_line(made, tmp_
 def test_foreign_text_stays_text_in_the_short_report(made):
     text = (made.folder / "report.md").read_text()
     assert "<script>" not in text.split("## Environment")[0]
-    assert report._plain("| `c` | [x](y)") == r"\| \`c\` \| \[x\](y)"
+    assert markdown.plain("| `c` | [x](y)") == r"\| \`c\` \| \[x\](y)"

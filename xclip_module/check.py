@@ -20,12 +20,12 @@ from xclip_module.errors import DataError, DiskError, WeightsError
 from xclip_module.probe_data import ProbeData, load_probe_corpus, load_windows, rows_of, scored_config, stacked
 from xclip_module.probe_fit import learnable
 from xclip_module.progress import Progress
+from xclip_module.recipes import with_recipe
 from xclip_module.run import Run
 from xclip_module.training import checkpoint
 from xclip_module.training.linear import fit, make_problem
-from xclip_module.training_data import forecast_frames, load_clips, with_every_split, with_recipe
+from xclip_module.training_data import forecast_frames, load_clips
 from xclip_module.training_log import clock, peak_memory
-from xclip_module.validation import validate
 
 # A penalty of the middle, and how many the sweep tries.
 _TRIAL_PENALTY = 1.0
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 
 class _Costs(NamedTuple):
-    """Seconds of one step, of validating one second of video and of one checkpoint; its bytes, and a model's."""
+    """Seconds of a step, of validating a unit of video (see `_length`), of a checkpoint; its bytes, and a model's."""
 
     step: float
     validation: float
@@ -72,23 +72,21 @@ def check_finetune(config: Config, run: Run, is_deep: bool) -> None:
 
     Training clips come straight from the videos for it, so that nothing is stored but the frames of one val video.
     """
-    corpus = load_corpus(with_every_split(config.data))
-    videos = [video for video in corpus.videos if video.id in corpus.moments]
+    config = with_recipe(config)
+    corpus = finetuning.kind_of(config).corpus(config)
+    videos = list(corpus.videos)
     _say_data(config, corpus, videos)
     # All of them before the first is used, so that one look names every broken one.
     _check_videos(config, videos, run, is_deep=is_deep)
-    config = with_recipe(config)
     with _timed("weights, sentences, training videos"):
         training = finetuning.prepare(config, run, is_trial=True)
     log.info("weights: %s, %s", training.model.protocol, training.precision)
     micro = finetuning.micro_batch_size(config, training, run.world)
     step = _try_steps(config, training, micro, run)
-    rate = _try_validation(config, training, run)
+    rate = _try_validation(training, run)
     save, size = _try_checkpoint(training, run)
     costs = _Costs(step, rate, save, size, sum(p.numel() * 4 for p in training.model.parameters()))
-    _forecast(
-        *_plan(config, training, costs, run), run, f"{training.total} steps of {config.finetune.batch_size} clips"
-    )
+    _forecast(*_plan(config, training, costs), run, f"{training.total} steps of {config.finetune.batch_size} clips")
 
 
 def check_probe(config: Config, run: Run, is_deep: bool) -> None:
@@ -133,7 +131,8 @@ def _say_data(config: Config, corpus: Corpus, videos: list[Video]) -> None:
     defaults = keys()
     changed = {name: value for name, value in keys(config).items() if value != defaults[name]}
     log.info("config: %s", ", ".join(f"{name}={value}" for name, value in changed.items()) or "all defaults")
-    splits = {split: [v.id for v in videos if v.split == split] for split in ("train", "val", "test", "all")}
+    names = ("train", "val", "test", "all")
+    splits = {split: dict.fromkeys(v.id for v in videos if v.split == split) for split in names}
     for split, ids in splits.items():
         twice = [name for other, others in splits.items() if other != split for name in ids if name in others]
         if twice:
@@ -181,16 +180,14 @@ def _try_steps(config: Config, training: finetuning.Training, micro: int, run: R
     return seconds
 
 
-def _try_validation(config: Config, training: finetuning.Training, run: Run) -> float:
-    """Seconds per second of val video."""
+def _try_validation(training: finetuning.Training, run: Run) -> float:
+    """Seconds per unit of val video."""
     if not training.has_val:
         log.warning("no val split: nothing will choose a best step")
         return 0.0
-    data = training.data
     with _timed("a validation on one video") as spent:
-        validate(config, data.corpus, training.model, data.queries, training.val, run)
-    durations = [float(arrays["duration"]) for _, arrays in training.val]
-    return spent.seconds / sum(durations) if durations else 0.0
+        training.data.validation.measure(training.val, run)
+    return spent.seconds / _length(video for video, _ in training.val) if training.val else 0.0
 
 
 def _try_checkpoint(training: finetuning.Training, run: Run) -> tuple[float, int]:
@@ -209,24 +206,21 @@ def _try_checkpoint(training: finetuning.Training, run: Run) -> tuple[float, int
     return spent.seconds, size
 
 
-def _plan(
-    config: Config, training: finetuning.Training, costs: _Costs, run: Run
-) -> tuple[dict[str, float], dict[str, int]]:
+def _plan(config: Config, training: finetuning.Training, costs: _Costs) -> tuple[dict[str, float], dict[str, int]]:
     """Seconds and bytes of the whole run by part."""
     section, steps = config.finetune, training.total
     rules = finetuning.make_rules(config, training, 1)
     validations = 1 + math.ceil(steps / rules.validate_every) if rules.validate_every else 0
-    corpus = training.data.corpus
-    scored = [video for split in assemble.scored_splits(config, corpus) for video in corpus.of_split(split)]
+    data = training.data
     seconds = {
         "training": costs.step * steps,
-        f"{validations} validations": costs.validation * _seconds(training.data.val) * validations,
+        f"{validations} validations": costs.validation * _length(data.validation.videos) * validations,
         "checkpoints": costs.save * steps / section.save_every_steps,
-        "final scores": costs.validation * _seconds(scored),
+        "final scores": costs.validation * _length(data.scored),
     }
     # Two checkpoints are kept while a third is written; best and last weights.
     size = {"checkpoints": 3 * costs.checkpoint, "weights": 2 * costs.model}
-    return seconds, size | forecast_frames(config, training.data, run)
+    return seconds, size | forecast_frames(config, data)
 
 
 def _forecast(seconds: dict[str, float], size: dict[str, int], run: Run, note: str) -> None:
@@ -250,6 +244,11 @@ def _only(corpus: Corpus, video: Video) -> Corpus:
 
 def _seconds(videos: Iterable[Video]) -> float:
     return sum(video.label_seconds for video in videos)
+
+
+def _length(videos: Iterable[Video]) -> float:
+    """What scoring goes by: seconds, by the labels; videos that are looked at in a few frames count 1."""
+    return sum(video.label_seconds or 1.0 for video in videos)
 
 
 def _since(start: float) -> float:

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from xclip_module.distributed import World, peer_errors
+from xclip_module.distributed import World, peer_errors, share
 
 # Elements that one all-reduce sums: enough to fill the wire, and little beside a model.
 _BUCKET = 25_000_000
@@ -30,6 +30,20 @@ def gather_rows(tensor: Tensor, counts: Sequence[int], world: World, group: dist
     with peer_errors():
         dist.all_gather([part.view(torch.uint8) for part in parts], padded.view(torch.uint8), group=group)
     return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
+
+
+def fill_rows(tensor: Tensor, world: World, group: dist.ProcessGroup | None = None) -> None:
+    """Copies every process's run of rows (`distributed.share`) of [N, ...] into those of all others, in place.
+
+    Nothing is held beside the tensor, which may be most of the memory. Raises PeerError when another process has ended.
+    """
+    if world.size == 1:
+        return
+    runs = [share(len(tensor), rank, world.size) for rank in range(world.size)]
+    with peer_errors():
+        for rank, rows in enumerate(runs):
+            if rows:
+                dist.broadcast(tensor[rows.start : rows.stop], src=rank, group=group)
 
 
 def average_gradients(parameters: Iterable[Tensor], world: World, group: dist.ProcessGroup | None = None) -> None:

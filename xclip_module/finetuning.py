@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from xclip_module import assemble, distributed, precision, sentences
+from xclip_module import assemble, distributed, localisation_training, precision, retrieval_training, sentences
 from xclip_module.collectives import average_gradients
 from xclip_module.config import Config
+from xclip_module.datasets.corpus import Corpus
 from xclip_module.distributed import World
 from xclip_module.errors import ConfigError
 from xclip_module.evaluation.encoding import to_pixels
@@ -23,6 +24,8 @@ from xclip_module.interface import Batch
 from xclip_module.models import load_tokenizer
 from xclip_module.models.parameters import checkpoint_activations_, freeze_, logit_scale, pretrained_names
 from xclip_module.models.tokenizer import ClipTokenizer
+from xclip_module.recipes import with_recipe
+from xclip_module.retrieving import is_retrieval
 from xclip_module.run import Run
 from xclip_module.sections import FIND
 from xclip_module.training.engine import Hooks, Rules, Trainer, fit
@@ -32,13 +35,10 @@ from xclip_module.training.optim import SCHEDULES, build_optimizer, clamp_logit_
 from xclip_module.training_data import (
     Clips,
     TrainingData,
-    data_digest,
     load_clips,
-    load_training_data,
     made_up_batch,
     prepare_clips,
     prepare_validation,
-    with_recipe,
 )
 from xclip_module.training_files import (
     BEST,
@@ -51,7 +51,6 @@ from xclip_module.training_files import (
     take_over,
 )
 from xclip_module.training_log import TrainingLog
-from xclip_module.validation import validate
 
 log = logging.getLogger(__name__)
 
@@ -64,10 +63,20 @@ class Trained(NamedTuple):
     settings: dict[str, Any]
 
 
+class Kind(NamedTuple):
+    """What differs between moments of long videos and pairs of sentence and video.
+
+    corpus: the videos of every split that a run needs.  load: see `TrainingData`.
+    """
+
+    corpus: Callable[[Config], Corpus]
+    load: Callable[[Config, Any, World], TrainingData]
+
+
 class Training(NamedTuple):
     """A training that is ready to begin.
 
-    val: this process's val videos with their frames; has_val: is there one on any process?
+    val: this process's videos to validate on, with their frames; has_val: is there one on any process?
     start: digest of the weights it begins with.  digest: of clips, labels and sentences.  total: steps.
     frozen: number of parameters that stay as they are.
     """
@@ -105,7 +114,7 @@ def finetune(config: Config, run: Run) -> Trained:
         kept = take_over(training.trainer, state, training.digest, run)
         log.info("goes on from step %d of %d", training.trainer.progress.step, training.total)
     progress = training.trainer.progress
-    run.rewind(lambda row: row["step"] <= (progress.validated if row.get("split") == "val" else progress.step))
+    run.rewind(lambda row: row["step"] <= (progress.validated if "split" in row else progress.step))
     is_open = config.finetune.micro_batch_size == FIND
     micro = (kept["found"] if is_open else 0) or micro_batch_size(config, training, run.world)
     rules = make_rules(config, training, micro)
@@ -151,6 +160,13 @@ def _train(
     return end
 
 
+def kind_of(config: Config) -> Kind:
+    """The kind of the configured data."""
+    if is_retrieval(config.data):
+        return Kind(retrieval_training.corpus_of, retrieval_training.load)
+    return Kind(localisation_training.labelled_corpus, localisation_training.load)
+
+
 def prepare(config: Config, run: Run, *, is_trial: bool = False) -> Training:
     """Everything that training needs, cheap mistakes first.
 
@@ -163,7 +179,7 @@ def prepare(config: Config, run: Run, *, is_trial: bool = False) -> Training:
     model: Any = assemble.build_model(config, world)
     # Now and not when weights are stored: its files may change while the run is live.
     tokenizer = load_tokenizer(sentences.tokenizer_place(config))
-    data = load_training_data(config, model)
+    data = kind_of(config).load(config, model, world)
     frozen = freeze_(model, section.freeze_layers)
     if section.activation_checkpointing:
         checkpoint_activations_(model)
@@ -177,10 +193,10 @@ def prepare(config: Config, run: Run, *, is_trial: bool = False) -> Training:
     )
     chosen = precision.choose(config.run.precision, world.device)
     run.status.update(phase="frames")
-    clips = prepare_clips(config, data, run, source="video" if is_trial else config.finetune.frames)
-    val = prepare_validation(config, data, run, most=1 if is_trial else len(data.val))
+    clips = prepare_clips(data, source="video" if is_trial else config.finetune.frames)
+    val = prepare_validation(data, most=1 if is_trial else len(data.validation.videos))
     has_val = any(distributed.gather(bool(val), world))
-    digest = data_digest(clips.plan.training)
+    digest = clips.plan.training.digest
     total = math.ceil(section.epochs * clips.plan.steps_per_epoch)
     trainer = Trainer(
         model,
@@ -270,7 +286,8 @@ def make_rules(config: Config, training: Training, micro: int) -> Rules:
         save_every=section.save_every_steps,
         log_every=section.log_every_steps,
         patience=section.patience,
-        monitor=section.monitor,
+        # No number has this name: nothing is chosen.
+        monitor=section.monitor if training.data.validation.can_choose else "",
         max_grad_norm=section.max_grad_norm,
         max_skipped=section.max_skipped_steps,
         if_short=f"{attempt} (the same run goes on with it)",
@@ -286,7 +303,7 @@ def _announce(config: Config, training: Training, rules: Rules, micro: int, run:
         sum(p.numel() for p in parameters) / 1e6,
         training.precision,
         "one process" if run.world.size == 1 else f"{run.world.size} processes",
-        len(training.clips.plan.training.item_time),
+        training.clips.plan.clips_per_epoch,
         len(training.clips.plan.training.videos),
         training.total,
         config.finetune.batch_size,
@@ -294,17 +311,19 @@ def _announce(config: Config, training: Training, rules: Rules, micro: int, run:
     )
     if not rules.validate_every:
         log.warning("no val video: nothing chooses a best step, the last weights are kept")
+    elif not rules.monitor:
+        log.warning("validated on %s; the last weights are kept", training.data.validation.in_words)
     if (left_out := _left_out(training)) != "no training video":
         log.warning("left out of training: %s", left_out)
 
 
 def _validated(config: Config, training: Training, run: Run, lines: TrainingLog) -> dict[str, Any]:
-    data = training.data
+    judged = training.data.validation
     run.status.update(phase="validation")
-    row = validate(config, data.corpus, training.model, data.queries, training.val, run)
-    lines.validation(training.trainer.progress.step, row)
+    row = judged.measure(training.val, run)
+    lines.validation(training.trainer.progress.step, row, judged.split)
     if row[config.finetune.monitor] is None:
-        log.warning("%s is undefined on val: it cannot choose a best step", config.finetune.monitor)
+        log.warning("%s is undefined on %s: it cannot choose a best step", config.finetune.monitor, judged.split)
     return row
 
 
@@ -323,14 +342,15 @@ def _conclude(config: Config, training: Training, rules: Rules, end: str, run: R
         "optimizer": _OPTIMIZERS[section.optimizer],
         "learning rate": f"{section.lr:g}, towers {section.lr * section.pretrained_lr_scale:g}",
         "batch_size": section.batch_size,
-        "clips": len(plan.training.item_time),
+        "clips": plan.clips_per_epoch,
         "videos": len(plan.training.videos),
         "steps": progress.step,
         "epochs": round(progress.step / plan.steps_per_epoch, 2),
         "best_step": progress.best_step if has_best else progress.step,
         "end": end,
-        "monitor": rules.monitor,
-        "chosen": "best" if has_best else "last (no val split)" if not training.has_val else "last (undefined on val)",
+        "monitor": section.monitor,
+        "validated_on": training.data.validation.in_words if training.has_val else "nothing",
+        "chosen": "best" if has_best else _why_last(training),
         "left out": _left_out(training),
         "skipped_steps": progress.skipped,
         "precision": _PRECISIONS[training.precision],
@@ -346,15 +366,21 @@ def _conclude(config: Config, training: Training, rules: Rules, end: str, run: R
 
 def _left_out(training: Training) -> str:
     """Training videos that are missing or cannot be read, with the reason."""
-    missing = {one.id: one.why for one in training.data.corpus.missing if one.split == "train"}
-    found = missing | training.clips.skipped
+    found = {**training.data.missing, **training.clips.skipped}
     return "; ".join(f"{name} ({why})" for name, why in sorted(found.items())) or "no training video"
+
+
+def _why_last(training: Training) -> str:
+    if not training.has_val:
+        return "last (no val split)"
+    return "last (undefined on val)" if training.data.validation.can_choose else "last (no split to choose on)"
 
 
 _OPTIMIZERS = {
     "adamw": "AdamW (betas 0.9, 0.98), linear warm-up, cosine to 0",
     "bertadam": "BertAdam and schedule as released, but on fp32 weights: the released code trains fp16 ones, whose "
     "towers move further at the same learning rate",
+    "mmaction2": "AdamW (betas 0.9, 0.999) and schedule as in MMAction2's CLIP4Clip",
 }
 _PRECISIONS = {
     "fp32": "fp32",

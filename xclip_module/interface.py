@@ -26,6 +26,7 @@ class Batch(NamedTuple):
     """What one step of the optimizer learns from: the plan of all processes, and this one's share of the pixels.
 
     frames: [b, T, 3, H, H] uint8, the clips `start` to `start + b` of the B.
+    shown: [b, T] bool, True where there is a frame; the models see a zero, which is no black picture, elsewhere.
     input_ids, mask: [U, W] the distinct sentences of all processes' samples.
     sentences: [B] int64, the row among them of each sample's own sentence.
     positives: [U, B] bool, True where a sentence holds in a clip.
@@ -34,6 +35,7 @@ class Batch(NamedTuple):
     """
 
     frames: Tensor
+    shown: Tensor
     start: int
     input_ids: Tensor
     mask: Tensor
@@ -61,6 +63,7 @@ class VideoTextModel(Protocol):
     vocabulary: int  # token ids that `encode_text` knows: 0 up to this
     reuses_frames: bool  # True: a clip is a function of separately encoded frames
     has_header: bool  # True: a temporal header makes the clip of its frames, not their mean
+    compares_pooled: bool  # True: training ranks by the cosine of pooled text and clip, so it can choose candidates
 
     @property
     def protocol(self) -> str:

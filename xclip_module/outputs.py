@@ -14,6 +14,7 @@ from xclip_module.evaluation.answers import Answer
 from xclip_module.evaluation.scoring import Curve
 from xclip_module.outcome import Outcome
 from xclip_module.pictures import draw
+from xclip_module.ranking import Ranking, ranked_videos, ranking_csv, with_thumbnails
 from xclip_module.reporting.page import BestMoments, html_report
 from xclip_module.reporting.report import best_moments, markdown_report
 from xclip_module.reporting.tables import has_truth
@@ -37,7 +38,7 @@ def write(config: Config, setup: Setup, scored: Scored, outcome: Outcome, *, run
 
 
 def _write_reports(config: Config, setup: Setup, outcome: Outcome, run: Run, environment: str) -> None:
-    """report.md, report.html, and every picture as a file with its numbers beside it."""
+    """report.md, report.html, ranking.csv, and every picture as a file with its numbers beside it."""
     drawn = draw(outcome.metrics, outcome.answers[config.eval.track], setup.corpus)
     training = [drawn.training] if drawn.training else []
     every = [
@@ -63,8 +64,19 @@ def _write_reports(config: Config, setup: Setup, outcome: Outcome, run: Run, env
         best=best,
         environment=environment,
         replicates=outcome.replicates,
+        ranked=_write_ranking(config, setup, outcome, run),
     )
     run.write_text("report.html", page)
+
+
+def _write_ranking(config: Config, setup: Setup, outcome: Outcome, run: Run) -> Ranking:
+    """The order of several own recordings, in ranking.csv too; empty where there is nothing to be ordered."""
+    answers = outcome.answers[config.eval.track]
+    if not config.data.video or outcome.metrics["splits"] or len(answers) < 2:
+        return {}
+    ranked = ranked_videos(answers, setup.corpus)
+    run.write_text("ranking.csv", ranking_csv(ranked))
+    return with_thumbnails(ranked, setup.corpus, timeout_seconds=config.data.decode_timeout_seconds)
 
 
 def scores_archive(curves: Sequence[Curve], corpus: Corpus) -> bytes:

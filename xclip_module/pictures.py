@@ -18,7 +18,7 @@ from xclip_module.reporting.palette import query_colours
 from xclip_module.reporting.picture import Picture, csv_text, svg_bytes
 from xclip_module.reporting.plots import Course, Line, Panel
 from xclip_module.reporting.ribbon import Ribbon, ribbon_csv, ribbon_figure
-from xclip_module.reporting.tables import has_truth, number
+from xclip_module.reporting.tables import Column, has_truth, number
 
 _CONTROLS = ("time prior", "random")
 _LOGGED = ("step", "loss", "floor", "lr", "grad_norm")
@@ -42,10 +42,12 @@ def training_picture(metrics: Mapping[str, Any]) -> Picture | None:
     if not found or not found["curve"]:
         return None
     course = _course(found)
-    number_of = f"{found['clips']} clips of {found['videos']} videos"
+    number_of = " of ".join(f"{found[name]} {name}" for name in ("texts", "clips", "videos") if name in found)
     title = f"Training: {number_of}, {found['steps']} steps; the weights of step {course.kept} were kept"
-    val = metrics["splits"].get("val")
-    checked = f"Validation, {val['videos']} videos (before training → kept step)" if val else "Validation"
+    split = training.validated_on(found)
+    known = metrics["splits"].get(split)
+    checked = f"Validation on {split}" + (f", {known['videos']} videos" if known else "")
+    checked += " (before training → kept step)"
     figure = plots.training_figure(course, title=title, checked=checked)
     means = zip(
         *([None if np.isnan(x) else x for x in part.tolist()] for part in (course.mean, course.floor)), strict=True
@@ -53,17 +55,23 @@ def training_picture(metrics: Mapping[str, Any]) -> Picture | None:
     lines = ([*map(row.get, _LOGGED), *both] for row, both in zip(found["curve"], means, strict=True))
     numbers = {"": csv_text([*_LOGGED, "loss, running mean", "floor, running mean"], lines)}
     if course.values:
-        names = ["step", *course.values]
+        names = ["step", *_known(found)]
         numbers[".validations"] = csv_text(names, ([*map(row.get, names)] for row in found["validations"]))
     return _picture(training.PICTURE, title, figure, numbers)
 
 
+def _known(found: Mapping[str, Any]) -> dict[str, Column]:
+    """Metrics of which some validation holds a value."""
+    values = {column: training.series(found["validations"], column.key) for column in training.columns(found)}
+    return {column.key: column for column, own in values.items() if np.isfinite(own).any()}
+
+
 def _course(found: Mapping[str, Any]) -> Course:
-    """The arrays of metrics.json's "training"; metrics that no validation holds are left out."""
+    """The arrays of metrics.json's "training"; of retrieval's two directions text → video."""
     rows, checks = found["curve"], found["validations"]
     loss = training.series(rows, "loss")
     window = 2 * (len(rows) // _LINES_PER_MEAN) + 1
-    values = {column.key: training.series(checks, column.key) for column in training.METRICS}
+    drawn = {key: column for key, column in _known(found).items() if not key.startswith("v2t/")}
     return Course(
         steps=training.series(rows, "step"),
         loss=loss,
@@ -72,9 +80,11 @@ def _course(found: Mapping[str, Any]) -> Course:
         rate=training.series(rows, "lr"),
         window=window,
         checked=training.series(checks, "step"),
-        values={key: own for key, own in values.items() if np.isfinite(own).any()},
+        values={key: training.series(checks, key) for key in drawn},
         kept=training.kept_step(found),
         monitor=found["monitor"] if training.is_best(found) else "",
+        ranks=frozenset(key for key, column in drawn.items() if column.kind == "rank"),
+        split=training.validated_on(found),
     )
 
 

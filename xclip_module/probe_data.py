@@ -20,8 +20,8 @@ from xclip_module.datasets.corpus import Corpus, Query, Video
 from xclip_module.errors import ConfigError, DataError
 from xclip_module.evaluation.frames import labels_at
 from xclip_module.evaluation.probed import window_features
+from xclip_module.localisation_training import with_every_split
 from xclip_module.run import Run
-from xclip_module.training_data import with_every_split
 
 TRAIN, VAL = "train", "val"
 _NO_VAL = "there is no val video to choose one on"

@@ -28,7 +28,7 @@ from xclip_module.distributed import World
 from xclip_module.errors import ConfigError, DataError
 from xclip_module.evaluation import retrieval
 from xclip_module.evaluation.encoding import encode_frames, to_pixels
-from xclip_module.evaluation.retrieval_scoring import score_shared, two_stage
+from xclip_module.evaluation.retrieval_scoring import facts_line, score_shared, two_stage
 from xclip_module.interface import Embeddings, VideoTextModel
 from xclip_module.progress import Progress
 from xclip_module.run import Run
@@ -243,10 +243,14 @@ def embed_stored(
 
 def similarity(config: Config, model: VideoTextModel, text: Embeddings, video: Embeddings, world: World) -> Matrix:
     """Scores of every text for every video, the same on every process; exact, or in two stages where that is asked."""
-    if config.eval.two_stage:
-        found = two_stage(text, video, model.similarity, keep=config.eval.two_stage, device=world.device)
-        return Matrix(found.matrix, found.facts)
-    return Matrix(score_shared(text, video, model.similarity, device=world.device, world=world), None)
+    if not config.eval.two_stage:
+        return Matrix(score_shared(text, video, model.similarity, world=world), None)
+    found = two_stage(text, video, model.similarity, keep=config.eval.two_stage, world=world, seed=config.run.seed)
+    log.info("%s", facts_line(found.facts))
+    facts, recall = found.facts, found.facts.t2v
+    assert recall is not None, "recall was asked for"
+    measured = {"sampled_texts": recall.queries, "recall@1": recall.at_1, "recall@10": recall.at_10}
+    return Matrix(found.matrix, {"keep": facts.keep, "exact_share": facts.exact_share, **measured})
 
 
 def evaluated(scores: np.ndarray, split: RetrievalSplit, protocol: str) -> dict[str, float]:

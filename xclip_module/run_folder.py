@@ -24,7 +24,8 @@ log = logging.getLogger(__name__)
 # What a finished run leaves, as patterns in the run folder.
 _RESULTS = (
     *("scores.npz", "moments.jsonl", "metrics.json", "metrics.jsonl", "bootstrap.npz", "environment.json"),
-    *("report.*", "timelines", "pictures", "traceback*", "head.safetensors"),
+    *("report.*", "timelines", "pictures", "traceback*", "head.safetensors", "ranking.csv"),
+    *("similarity*.npz", "ranks*.csv"),
 )
 CHECKPOINTS = "checkpoints"
 

@@ -183,7 +183,10 @@ class FinetuneConfig:
         (), "further csv files of prompts (names in data/prompts, or paths): each time one sentence of a class is drawn"
     )
     batch_size: int = _key(
-        0, "clips behind one step of the optimizer, over all processes; 0 = 64 (demo: 16)", least=0, most=1e6
+        0,
+        "clips behind one step of the optimizer, over all processes; 0 = 64 (demo: 16, retrieval: 128)",
+        least=0,
+        most=1e6,
     )
     micro_batch_size: int = _key(
         0,
@@ -193,16 +196,22 @@ class FinetuneConfig:
         is_free=True,
     )
     drop_last: bool = _key(False, "leave out an epoch's last batch where it is smaller")
-    epochs: float = _key(0.0, "how often every clip is drawn; 0 = 10 (demo: 6)", least=0, most=1e6)
+    epochs: float = _key(0.0, "how often every clip is drawn; 0 = 10 (demo: 6, retrieval: 5)", least=0, most=1e6)
     lr: float = _key(0.0, "peak learning rate of modules that are not pretrained; 0 = 1e-4", least=0, most=1e6)
     pretrained_lr_scale: float = _key(
         0.0,
-        "of the pretrained towers, times lr (coef_lr); 0 = 0.1 (demo: 1), freeze_layers keeps them",
+        "of the pretrained towers, times lr (coef_lr); 0 = 0.1 (demo: 1, retrieval: 0.01), freeze_layers keeps them",
         least=0,
         most=1e6,
     )
-    optimizer: str = _key("adamw", "bertadam = the released recipe's", choices=("adamw", "bertadam"))
-    weight_decay: float = _key(0.05, "decoupled, of matrices (bertadam: of all but biases)", least=0, most=1e3)
+    optimizer: str = _key(
+        "adamw",
+        "bertadam = X-CLIP's and CLIP4Clip's own, mmaction2 = that of its CLIP4Clip, with their schedules",
+        choices=("adamw", "bertadam", "mmaction2"),
+    )
+    weight_decay: float = _key(
+        0.05, "decoupled, of matrices (bertadam: of all but biases; mmaction2: and norms)", least=0, most=1e3
+    )
     warmup: float = _key(0.1, "share of the steps with a rising learning rate", least=0, most=1)
     max_grad_norm: float = _key(1.0, "gradients are scaled down to this norm; 0 = never", least=0)
     max_logit_scale: float = _key(100.0, "the factor on cosines stays below", least=1)
@@ -215,17 +224,28 @@ class FinetuneConfig:
     clip_stride_seconds: float = _key(
         0.0, "seconds between the clips of an epoch; 0 = data.stride_seconds", least=0.01, most=1e6
     )
+    one_sentence: bool = _key(
+        False, "retrieval: an epoch has every video once, with a random sentence of its own; else every pair once"
+    )
     jitter_seconds: float = _key(
-        2.0,
-        "a clip moves by up to so much, either way, on the grid of cache_fps; its labels move too",
+        -1.0,
+        "a clip moves by up to so much, either way, on the grid of cache_fps; its labels move too; -1 = 2",
         least=0,
         most=1e6,
     )
     crop_scale: float = _key(
-        0.0, "least share of the picture that a random crop keeps; 1 = no crop; 0 = 0.7 (demo: 1)", least=0.05, most=1
+        0.0,
+        "least share of the picture that a random crop keeps; 1 = no crop; 0 = 0.7 (demo, retrieval: 1)",
+        least=0.05,
+        most=1,
     )
     flip: float = _key(0.0, "share of clips that are mirrored; anatomy is not symmetric", least=0, most=1)
-    colour: float = _key(0.2, "strength of changes in brightness, contrast and saturation", least=0, most=1)
+    colour: float = _key(
+        -1.0,
+        "strength of changes in brightness, contrast and saturation; -1 = 0.2 (retrieval: 0)",
+        least=0,
+        most=1,
+    )
     balance_phases: bool = _key(False, "draw every phase equally often")
     hard_negatives: float = _key(
         0.0, "share of a batch that comes from the phase beside another clip's own, same video", least=0, most=0.5
@@ -244,9 +264,9 @@ class FinetuneConfig:
     )
     validate_every_steps: int = _key(0, "0 = after every epoch", least=0)
     monitor: str = _key(
-        "mAP@0.5",
-        "val number that chooses the best checkpoint",
-        choices=("mAP@0.5", "AUROC", "AUPRC", "R1@0.5", "mIoU"),
+        AUTO,
+        "val number that chooses the best checkpoint; auto = mAP@0.5 (retrieval: t2v/R@1)",
+        choices=(AUTO, "mAP@0.5", "AUROC", "AUPRC", "R1@0.5", "mIoU", "t2v/R@1"),
     )
     patience: int = _key(0, "stop after so many validations without a better one; 0 = never", least=0)
     save_every_steps: int = _key(200, "a kill costs no more than so many steps", least=1, is_free=True)

@@ -46,12 +46,12 @@ class TrainingLog:
         if not self._run.is_terminal:
             log.info("%s", _line(row, self._total))
 
-    def validation(self, step: int, row: Mapping[str, Any]) -> None:
-        """Val numbers of a step."""
-        self._run.record(step=step, split="val", **row)
-        self._draw({**row, "step": step}, "val")
+    def validation(self, step: int, row: Mapping[str, Any], split: str) -> None:
+        """The numbers of a split, mostly val, at a step."""
+        self._run.record(step=step, split=split, **row)
+        self._draw({**row, "step": step}, split)
         cells = [f"{name} {'–' if value is None else format(value, '.3f')}" for name, value in row.items()]
-        log.info("val at step %d: %s", step, "  ".join(cells))
+        log.info("%s at step %d: %s", split, step, "  ".join(cells))
 
     def _draw(self, row: Mapping[str, Any], group: str) -> None:
         for name, value in row.items():

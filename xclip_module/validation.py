@@ -1,14 +1,14 @@
 """Val numbers while the weights change: frames are decoded once, encoded and scored anew each time."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
 from xclip_module import assemble, distributed, sentences
 from xclip_module.config import Config
 from xclip_module.datasets.corpus import Corpus, Video
 from xclip_module.datasets.feature_pass import Arrays
+from xclip_module.datasets.validation_frames import batches_of
 from xclip_module.evaluation.answers import Question, answer
 from xclip_module.evaluation.scoring import Curve
 from xclip_module.evaluation.summary import summarise
@@ -53,12 +53,7 @@ def validate(
 
 def _curve(config: Config, setup: assemble.Setup, video: Video, arrays: Arrays, device: torch.device) -> Curve:
     pictures, duration = arrays["pictures"], float(arrays["duration"])
-    size = config.model.frames_per_forward
-
-    def batches() -> Iterator[Tensor]:
-        for start in range(0, len(pictures), size):
-            yield torch.from_numpy(pictures[start : start + size])
-
-    encoded = assemble.encoder(config, setup, device)(batches(), len(pictures), duration, video.id)
+    batches = batches_of(pictures, config.model.frames_per_forward)
+    encoded = assemble.encoder(config, setup, device)(batches, len(pictures), duration, video.id)
     stored = {**encoded, "duration": arrays["duration"], "frames": arrays["frames"]}
     return assemble.curve_of(video.id, stored, setup, device)

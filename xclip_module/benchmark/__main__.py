@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 
-from xclip_module.benchmark import decoding, frames, localisation, probe, similarity, training, zeroshot
+from xclip_module.benchmark import decoding, frames, localisation, probe, retrieval, similarity, training, zeroshot
 from xclip_module.errors import UserError
 
-_PARTS = ("zeroshot", "similarity", "decode", "frames", "train", "probe", "localisation")
+_PARTS = ("zeroshot", "similarity", "decode", "frames", "train", "probe", "localisation", "retrieval")
 
 
 def main(arguments: list[str]) -> int:
@@ -30,6 +30,7 @@ def main(arguments: list[str]) -> int:
     runs = {
         "zeroshot": lambda: zeroshot.run(device, seconds=chosen.seconds, patch=chosen.patch),
         "similarity": lambda: similarity.run(device),
+        "retrieval": lambda: retrieval.run(device),
         "localisation": lambda: localisation.run(labels=chosen.labels),
         "decode": lambda: decoding.run(torch.device("cpu"), seconds=chosen.seconds),
         "train": lambda: training.run(device, clips=chosen.clips, patch=chosen.patch),

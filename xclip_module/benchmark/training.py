@@ -121,6 +121,7 @@ def _batch(clips: int, frames: int) -> Batch:
     own = torch.eye(clips, dtype=torch.bool)
     return Batch(
         frames=torch.randint(0, 256, (clips, frames, 3, _SIDE, _SIDE), generator=generator, dtype=torch.uint8),
+        shown=torch.ones(clips, frames, dtype=torch.bool),
         start=0,
         input_ids=ids,
         mask=torch.ones_like(ids, dtype=torch.bool),

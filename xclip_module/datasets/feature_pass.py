@@ -19,7 +19,7 @@ from xclip_module.datasets.decode_ahead import Batch, Job, decode_ahead
 from xclip_module.datasets.features import FeatureStore, identity
 from xclip_module.datasets.frame_folder import FrameFolder
 from xclip_module.datasets.retrieval_frames import FrameChoice
-from xclip_module.datasets.video import decoder_version
+from xclip_module.datasets.video import decoder_version, frame_times
 from xclip_module.datasets.video_info import VideoInfo
 from xclip_module.errors import DataError
 from xclip_module.progress import Progress
@@ -58,6 +58,12 @@ class Reading:
         if self.choice is None:
             return Job(video.id, video.source, self.fps)
         return Job(video.id, video.source, times=partial(_chosen, choice=self.choice, video=video))
+
+    def times(self, video: Video, source: VideoInfo | FrameFolder) -> np.ndarray:
+        """[N] seconds of all frames that are read of a video. Raises DataError where its clip has none."""
+        if self.choice is None:
+            return frame_times(source.duration, self.fps)
+        return _chosen(source, choice=self.choice, video=video)
 
 
 def _chosen(source: VideoInfo | FrameFolder, *, choice: FrameChoice, video: Video) -> np.ndarray:

@@ -19,9 +19,9 @@ from xclip_module import distributed
 from xclip_module.datasets.corpus import Video
 from xclip_module.datasets.feature_pass import Arrays, Reading, check_length, default_threads
 from xclip_module.datasets.frame_folder import FrameFolder
-from xclip_module.datasets.stored_frames import Content, Grid, Place, log, open_frames, open_source
+from xclip_module.datasets.stored_frames import AnyGrid, Content, Place, log, open_frames, open_source
 from xclip_module.datasets.transform import to_square
-from xclip_module.datasets.video import choose_reader, frame_times, read_with
+from xclip_module.datasets.video import choose_reader, read_with
 from xclip_module.datasets.video_info import VideoInfo
 from xclip_module.distributed import World
 from xclip_module.errors import DataError
@@ -32,17 +32,17 @@ QUALITY = 95  # of JPEG
 class Frames(Protocol):
     """Where training clips come from; safe to ask from several threads."""
 
-    grid: Grid
+    grid: AnyGrid
 
     def clip(self, video: str, time: float) -> Tensor:
-        """The clip around `time` seconds of the video with this id: [T, 3, S, S] uint8."""
+        """The clip around `time` seconds of the video with this id: [T, 3, S, S] uint8, T at most the grid's."""
         ...
 
 
 class CachedFrames:
     """Clips from stored JPEG files."""
 
-    def __init__(self, arrays: Mapping[str, Arrays], *, grid: Grid):
+    def __init__(self, arrays: Mapping[str, Arrays], *, grid: AnyGrid):
         """arrays: video id -> "data" (the bytes of all pictures), "offsets" [N + 1] into it, "frames" (N)."""
         self.grid, self._arrays = grid, arrays
 
@@ -55,18 +55,24 @@ class CachedFrames:
         return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
 
 
+class Opened(NamedTuple):
+    """A video's probed file or its folder, and the seconds [N] of its frames."""
+
+    source: VideoInfo | FrameFolder
+    times: np.ndarray
+
+
 class VideoFrames:
     """Clips straight from the videos, which are opened anew for each."""
 
-    def __init__(self, sources: Mapping[str, VideoInfo | FrameFolder], reading: Reading, *, grid: Grid):
-        """sources: video id -> probed file or folder."""
-        self.grid, self._sources, self._reading = grid, sources, reading
-        self._readers = {video: choose_reader(source, reading.decoder) for video, source in sources.items()}
+    def __init__(self, videos: Mapping[str, Opened], reading: Reading, *, grid: AnyGrid):
+        """videos: by id."""
+        self.grid, self._videos, self._reading = grid, videos, reading
+        self._readers = {video: choose_reader(one.source, reading.decoder) for video, one in videos.items()}
 
     def clip(self, video: str, time: float) -> Tensor:
         """The clip around `time` seconds: [T, 3, S, S] uint8. Raises DataError where the file is damaged."""
-        source, reading = self._sources[video], self._reading
-        times = frame_times(source.duration, self.grid.fps)
+        (source, times), reading = self._videos[video], self._reading
         times = times[self.grid.rows(time, len(times), video=video, duration=source.duration)]
         pictures = read_with(self._readers[video], source, times, timeout_seconds=reading.timeout_seconds)
         return torch.stack([to_square(picture, size=reading.size, crop=reading.crop) for picture in pictures])
@@ -88,10 +94,10 @@ def stored_side(size: int, *, crop_scale: float) -> int:
     return size if crop_scale == 1 else round(size * 8 / 7)
 
 
-def cached_frames(videos: Sequence[Video], place: Place, *, grid: Grid) -> Source:
+def cached_frames(videos: Sequence[Video], place: Place, *, grid: AnyGrid) -> Source:
     """All videos' frames as JPEG files, made where they are not stored yet; see `open_frames`.
 
-    place.reading.fps must be the grid's.
+    place.reading must read the grid's frames.
     """
     opened = open_frames(videos, jpeg_content(), place, grid=grid, is_shared=True)
     return Source(CachedFrames({video.id: arrays for video, arrays in opened.videos}, grid=grid), opened.skipped)
@@ -103,7 +109,7 @@ def jpeg_content() -> Content:
 
 
 def video_frames(
-    videos: Sequence[Video], reading: Reading, *, grid: Grid, world: World, skip_unreadable: bool
+    videos: Sequence[Video], reading: Reading, *, grid: AnyGrid, world: World, skip_unreadable: bool
 ) -> Source:
     """All videos, probed, each process a share of them.
 
@@ -111,27 +117,27 @@ def video_frames(
     videos may be left out.
     """
 
-    def open_one(video: Video) -> VideoInfo | FrameFolder | DataError:
+    def open_one(video: Video) -> Opened | DataError:
         try:
             source = open_source(video, reading)
             check_length(video, source.duration)
-            count = len(frame_times(source.duration, grid.fps))
-            grid.rows(0.0, count, video=video.id, duration=source.duration)
+            times = reading.times(video, source)
+            grid.rows(0.0, len(times), video=video.id, duration=source.duration)
         except DataError as error:
             return error
-        return source
+        return Opened(source, times)
 
     mine = distributed.shard(videos, world)
     with ThreadPoolExecutor(reading.threads or default_threads()) as pool:
         opened = dict(zip((video.id for video in mine), pool.map(open_one, mine), strict=True))
-    for error in (source for source in opened.values() if isinstance(source, DataError)):
+    for error in (one for one in opened.values() if isinstance(one, DataError)):
         if not skip_unreadable:
             raise error
         log.warning("left out: %s", error)
-    found = {name: source for share in distributed.gather(opened, world) for name, source in share.items()}
-    sources = {name: source for name, source in found.items() if not isinstance(source, DataError)}
-    skipped = {name: str(source) for name, source in found.items() if isinstance(source, DataError)}
-    return Source(VideoFrames(sources, reading, grid=grid), skipped)
+    found = {name: one for share in distributed.gather(opened, world) for name, one in share.items()}
+    whole = {name: one for name, one in found.items() if not isinstance(one, DataError)}
+    skipped = {name: str(one) for name, one in found.items() if isinstance(one, DataError)}
+    return Source(VideoFrames(whole, reading, grid=grid), skipped)
 
 
 def _to_jpegs(batches: Iterator[Tensor], frames: int) -> dict[str, Any]:

@@ -2,14 +2,14 @@
 
 Threads, not processes: the decoders, torch and NumPy release the GIL, and nothing has to be pickled or copied.
 
-Letters: T frames of a clip, H side of a picture, B samples of a batch, b this process's share, S sentences, W words.
+Letters: T frame slots, H side of a picture, B samples of a batch, b this process's share, S sentences, W words.
 """
 
 import math
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from threadpoolctl import threadpool_limits
@@ -17,18 +17,40 @@ from torch import Tensor
 
 from xclip_module.datasets.augment import Augmentation, augment
 from xclip_module.datasets.frame_cache import Frames
-from xclip_module.datasets.sampling_plan import Plan, Sample
+from xclip_module.datasets.sampling_plan import Positives
 from xclip_module.distributed import World, share
 from xclip_module.errors import DataError, UserError
 from xclip_module.interface import Batch
 
 
+class AnyPlan(Protocol):
+    """Which samples belong to which step, and who matches whom among them; see `sampling_plan.Plan`.
+
+    A sample has video, time (seconds), sentence, epoch and draw, which seed what is random about it, and a name.
+    """
+
+    training: Any
+    batch_size: int
+    seed: int
+    clips_per_epoch: int
+    steps_per_epoch: int
+
+    def samples(self, step: int) -> Sequence[Any]:
+        """Those of a step, counted from 0 over all epochs."""
+        ...
+
+    def positives(self, samples: Sequence[Any], *, all_sentences: bool = False) -> Positives:
+        """Sentences against clips of a batch."""
+        ...
+
+
 class _Share(NamedTuple):
     """This process's clips of one step, under way."""
 
-    samples: tuple[Sample, ...]
+    samples: Sequence[Any]
     start: int
     frames: Tensor  # [b, T, 3, H, H], filled clip by clip
+    shown: Tensor  # [b, T]
     waiting: list[Future[None]]
 
 
@@ -37,7 +59,7 @@ class Loader:
 
     def __init__(
         self,
-        plan: Plan,
+        plan: AnyPlan,
         frames: Frames,
         *,
         input_ids: Tensor,
@@ -88,21 +110,26 @@ class Loader:
         samples = self._plan.samples(step)
         own = share(len(samples), self._world.rank, self._world.size)
         side = self._augmentation.size
-        shape = (len(own), self._frames.grid.sampling.frames_per_clip, 3, side, side)
+        slots = (len(own), self._frames.grid.frames_per_clip)
         # From pinned memory a GPU takes them while it computes.
-        frames = torch.empty(shape, dtype=torch.uint8, pin_memory=self._world.device.type == "cuda")
-        jobs = zip(samples[own.start : own.stop], frames, strict=True)
+        is_pinned = self._world.device.type == "cuda"
+        frames = torch.empty((*slots, 3, side, side), dtype=torch.uint8, pin_memory=is_pinned)
+        shown = torch.empty(slots, dtype=torch.bool, pin_memory=is_pinned)
+        jobs = zip(samples[own.start : own.stop], frames, shown, strict=True)
         if pool is not None:
-            return _Share(samples, own.start, frames, [pool.submit(self._prepare, *job) for job in jobs])
+            return _Share(samples, own.start, frames, shown, [pool.submit(self._prepare, *job) for job in jobs])
         for job in jobs:
             self._prepare(*job)
-        return _Share(samples, own.start, frames, [])
+        return _Share(samples, own.start, frames, shown, [])
 
-    def _prepare(self, sample: Sample, into: Tensor) -> None:
-        """Writes one clip into its place."""
+    def _prepare(self, sample: Any, into: Tensor, shown: Tensor) -> None:
+        """Writes one clip into its place; what it has no frame for stays black and is not shown."""
         try:
             clip = self._frames.clip(sample.video, sample.time)
-            into.copy_(augment(clip, self._augmentation, seed=(self._plan.seed, sample.epoch, sample.draw)))
+            count = len(clip)
+            into[:count].copy_(augment(clip, self._augmentation, seed=(self._plan.seed, sample.epoch, sample.draw)))
+            into[count:] = 0
+            shown[:] = torch.arange(len(shown)) < count
         except UserError as error:
             attempt = "--finetune.frames=cache, which can leave such a video out before training"
             raise DataError("cannot prepare clip", sample.name, str(error), attempt) from error
@@ -117,6 +144,7 @@ class Loader:
         rows = torch.from_numpy(found.rows)
         return Batch(
             frames=share.frames,
+            shown=share.shown,
             start=share.start,
             input_ids=self._input_ids[rows],
             mask=self._mask[rows],

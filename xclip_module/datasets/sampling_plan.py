@@ -77,11 +77,8 @@ class Plan:
         """
         self.training, self.batch_size, self.seed = training, batch_size, seed
         self._jitter, self._hard_negatives = jitter_seconds, hard_negatives
-        count = len(training.item_time)
-        self.steps_per_epoch = count // batch_size if drop_last else -(-count // batch_size)
-        if not self.steps_per_epoch:
-            why = f"an epoch has {count} clips, and finetune.drop_last leaves no batch"
-            raise ConfigError(f"finetune.batch_size={batch_size}", why=why, attempt="--finetune.drop_last=false")
+        self.clips_per_epoch = len(training.item_time)
+        self.steps_per_epoch = count_steps(self.clips_per_epoch, batch_size, drop_last=drop_last)
         self._groups = _phase_groups(training) if balance_phases else []
         self._phases = {video.id: training.phase_segments(video.id) for video in training.videos}
         self._order = functools.lru_cache(maxsize=2)(self._draw_order)
@@ -199,6 +196,19 @@ class Plan:
 
     def _random(self, *words: int) -> np.random.Generator:
         return np.random.default_rng((words[0], self.seed, *words[1:]))
+
+
+def count_steps(clips: int, batch_size: int, *, drop_last: bool) -> int:
+    """Batches of an epoch. Raises ConfigError where that is none.
+
+    >>> count_steps(10, 4, drop_last=False), count_steps(10, 4, drop_last=True)
+    (3, 2)
+    """
+    steps = clips // batch_size if drop_last else -(-clips // batch_size)
+    if not steps:
+        why = f"an epoch has {clips} clips, and finetune.drop_last leaves no batch"
+        raise ConfigError(f"finetune.batch_size={batch_size}", why=why, attempt="--finetune.drop_last=false")
+    return steps
 
 
 def _pick(choices: np.ndarray, rng: np.random.Generator) -> int:

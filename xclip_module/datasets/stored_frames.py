@@ -20,6 +20,7 @@ from xclip_module.datasets.feature_pass import Arrays, Reading, feature_pass, st
 from xclip_module.datasets.features import FeatureStore
 from xclip_module.datasets.frame_folder import FrameFolder
 from xclip_module.datasets.probe import probe
+from xclip_module.datasets.retrieval_frames import FrameChoice
 from xclip_module.datasets.transform import to_square
 from xclip_module.datasets.video import read_frames
 from xclip_module.datasets.video_info import VideoInfo
@@ -44,6 +45,19 @@ class Grid(NamedTuple):
         """Frames per second of the grid."""
         return self.sampling.fps * self.step
 
+    @property
+    def frames_per_clip(self) -> int:
+        """Every clip has so many."""
+        return self.sampling.frames_per_clip
+
+    def fits(self, reading: Reading) -> bool:
+        """Whether that reads these frames."""
+        return reading.choice is None and reading.fps == self.fps
+
+    def expected(self, video: Video) -> float:
+        """About how many frames a video has: by its labels, which costs nothing to find out."""
+        return (video.label_seconds or video.last_moment) * self.fps
+
     def rows(self, time: float, frames: int, *, video: str, duration: float = 0.0) -> np.ndarray:
         """[frames_per_clip] grid frames of the clip around `time` seconds, in a video of so many grid frames.
 
@@ -54,6 +68,32 @@ class Grid(NamedTuple):
         # The last frame of every clip's own grid counts as present with all that would follow up to the next one.
         whole = -(-frames // self.step) * self.step
         return clip_rows(np.array([time]), whole, sampling, video=video, duration=duration)[0, :: self.step]
+
+
+class ChosenGrid(NamedTuple):
+    """In place of a grid: the few frames of a video that were chosen for it, all of which are its clip."""
+
+    choice: FrameChoice
+
+    @property
+    def frames_per_clip(self) -> int:
+        """No clip has more; a short video has fewer."""
+        return self.choice.frames
+
+    def fits(self, reading: Reading) -> bool:
+        """Whether that reads these frames."""
+        return reading.choice == self.choice
+
+    def expected(self, video: Video) -> float:
+        """The most that a video can have."""
+        return self.choice.frames
+
+    def rows(self, time: float, frames: int, *, video: str, duration: float = 0.0) -> np.ndarray:
+        """[T] all frames of the video, T = `frames`."""
+        return np.arange(frames)
+
+
+AnyGrid = Grid | ChosenGrid
 
 
 class Place(NamedTuple):
@@ -102,7 +142,7 @@ def make_grid(sampling: Sampling, fps: float) -> Grid:
     return Grid(sampling, step)
 
 
-def open_frames(videos: Sequence[Video], content: Content, place: Place, *, grid: Grid, is_shared: bool) -> Opened:
+def open_frames(videos: Sequence[Video], content: Content, place: Place, *, grid: AnyGrid, is_shared: bool) -> Opened:
     """Makes what is not stored yet, each process a share of it, and opens all videos, or this process's share of them.
 
     A kill costs the video under way; a damaged file is made again. What it will take on disk is said before it begins.
@@ -110,10 +150,10 @@ def open_frames(videos: Sequence[Video], content: Content, place: Place, *, grid
     Raises DiskError when the disk is too small, DataError for a video that cannot be read or is shorter than a clip,
     unless such videos may be left out.
     """
-    assert place.reading.fps == grid.fps, "frames are stored at the rate of the grid that clips are cut from"
-    missing = [video.id for video in videos if not _path(video, content, place).exists()]
+    assert grid.fits(place.reading), "the frames that are stored are those of the grid that clips are cut from"
+    absent = [video.id for video in videos if not _path(video, content, place).exists()]
     # As the first process sees it: others may look when one has already begun.
-    missing = distributed.gather(missing, place.world)[0]
+    missing = set(distributed.gather(absent, place.world)[0])
     unmade = [video for video in videos if video.id in missing]
     if unmade:
         _announce(unmade, content, place, grid)
@@ -139,7 +179,7 @@ def open_source(video: Video, reading: Reading) -> VideoInfo | FrameFolder:
 
 
 def _pass(
-    videos: Sequence[Video], content: Content, place: Place, grid: Grid, skipped: dict[str, str]
+    videos: Sequence[Video], content: Content, place: Place, grid: AnyGrid, skipped: dict[str, str]
 ) -> Iterator[tuple[Video, Arrays]]:
     """Videos with their arrays, made where they are not stored; adds to `skipped` what is left out, with the reason."""
 
@@ -171,14 +211,14 @@ def _pass(
                 raise arrays
 
 
-def estimate(videos: Sequence[Video], content: Content, place: Place, *, grid: Grid) -> tuple[int, float]:
+def estimate(videos: Sequence[Video], content: Content, place: Place, *, grid: AnyGrid) -> tuple[int, float]:
     """How many frames of these videos are still to be made, and about how many bytes they will take."""
     unmade = [video for video in videos if not _path(video, content, place).exists()]
-    frames = round(sum(map(_seconds, unmade)) * grid.fps)
+    frames = round(sum(map(grid.expected, unmade)))
     return frames, frames * _frame_bytes(unmade, content, place)
 
 
-def _announce(videos: Sequence[Video], content: Content, place: Place, grid: Grid) -> None:
+def _announce(videos: Sequence[Video], content: Content, place: Place, grid: AnyGrid) -> None:
     """Says what will be made and what it takes on disk. Raises DiskError when that is more than is free."""
     frames, size = estimate(videos, content, place, grid=grid)
     free = shutil.disk_usage(place.store.folder).free
@@ -203,11 +243,6 @@ def _frame_bytes(videos: Sequence[Video], content: Content, place: Place) -> flo
             continue
         return sum(array.nbytes for array in content.encode(iter([squares]), len(squares)).values()) / len(squares)
     return 0.0
-
-
-def _seconds(video: Video) -> float:
-    """Length by the labels, which costs nothing to find out; training and validation videos have them."""
-    return video.label_seconds or video.last_moment
 
 
 def _path(video: Video, content: Content, place: Place) -> Path:

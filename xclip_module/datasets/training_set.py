@@ -3,7 +3,10 @@
 Letters: Q classes (the corpus's queries), S sentences, M items, n segments of one video.
 """
 
+import hashlib
+import json
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -41,6 +44,15 @@ class TrainingSet(NamedTuple):
     item_video: np.ndarray
     item_time: np.ndarray
 
+    @property
+    def digest(self) -> str:
+        """Changes with any video's file or length, label, sentence or clip; not with the place of the data."""
+        found = hashlib.sha256(json.dumps([*files_of(self.videos), self.sentences]).encode())
+        for track in self.tracks.values():
+            found.update(track.segments.tobytes() + track.of_class.tobytes() + track.known.tobytes())
+        found.update(self.item_video.tobytes() + self.item_time.tobytes())
+        return found.hexdigest()[:16]
+
     def holds(self, video: str, time: float) -> np.ndarray:
         """[Q] bool: the classes that are known to hold at `time` seconds of the video with this id."""
         track = self.tracks[video]
@@ -76,6 +88,12 @@ class TrainingSet(NamedTuple):
             item_video=np.searchsorted(left, self.item_video[kept]),
             item_time=self.item_time[kept],
         )
+
+
+def files_of(videos: Sequence[Video]) -> tuple[list[str], list[int]]:
+    """Id and bytes of every video's file, 0 for extracted frames: what tells whether they are still the same."""
+    sizes = [video.source.stat().st_size if isinstance(video.source, Path) else 0 for video in videos]
+    return [video.id for video in videos], sizes
 
 
 def training_set(

@@ -6,21 +6,27 @@ N frames of a video, S side of the model's picture.
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from xclip_module.datasets.corpus import Video
 from xclip_module.datasets.feature_pass import Arrays
-from xclip_module.datasets.stored_frames import Content, Opened, Place, make_grid, open_frames
-from xclip_module.datasets.windows import Sampling
+from xclip_module.datasets.stored_frames import AnyGrid, Content, Opened, Place, open_frames
 
 
-def validation_frames(videos: Sequence[Video], place: Place, *, sampling: Sampling) -> Opened:
+def validation_frames(videos: Sequence[Video], place: Place, *, grid: AnyGrid) -> Opened:
     """This process's share of the videos, each with "pictures" [N, 3, S, S] uint8 of every grid frame, still on disk.
 
-    place.reading is the one that scoring uses: fps of the clips, size of the model's picture.
+    place.reading is the one that scoring uses: frames of the clips, size of the model's picture.
     Memory: while a video is made, twice its pictures (3 * S * S bytes each). Raises as `open_frames`.
     """
-    return open_frames(videos, picture_content(), place, grid=make_grid(sampling, 0.0), is_shared=False)
+    return open_frames(videos, picture_content(), place, grid=grid, is_shared=False)
+
+
+def batches_of(pictures: np.ndarray, size: int) -> Iterator[Tensor]:
+    """Stored pictures [N, 3, S, S] as batches of up to `size`, as a reader would give them."""
+    for start in range(0, len(pictures), size):
+        yield torch.from_numpy(pictures[start : start + size])
 
 
 def picture_content() -> Content:

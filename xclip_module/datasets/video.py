@@ -4,6 +4,7 @@
 decord reads on request, where its guard lets it.
 """
 
+import functools
 import importlib.metadata
 import logging
 import os
@@ -52,6 +53,7 @@ def choose_reader(source: VideoInfo | FrameFolder, decoder: str = "auto") -> str
     return "decord" if decoder == "decord" and not refusal else "pyav"
 
 
+@functools.cache
 def decoder_version(reader: str) -> str:
     """Name and version of a reader as `choose_reader` names it, for the key under which features are stored."""
     if reader == "decord":

@@ -6,7 +6,7 @@ N texts, V videos.
 import shlex
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -57,8 +57,16 @@ def checked_matrix(similarity: Any, *, file: object = "") -> np.ndarray:
     if similarity.ndim != 2 or 0 in similarity.shape:
         found = "×".join(map(str, similarity.shape)) or "a single number"
         raise DataError("wrong similarity", file, f"found shape {found}, expected texts × videos, at least one of each")
-    _refuse_nan(similarity, file)
+    if similarity.dtype.kind == "f":
+        attempt = "look whether these texts and videos were read at all"
+        _refuse(similarity, np.isnan, "NaN similarity", file, attempt)
     return similarity
+
+
+def check_finite_matrix(similarity: np.ndarray) -> None:
+    """Raises NonFiniteError with the rows and columns [N, V] that hold NaN or infinity, as computed scores must not."""
+    attempt = "--run.precision=fp32, or look whether these texts and videos were read at all"
+    _refuse(similarity, lambda block: ~np.isfinite(block), "scores are not finite", "", attempt)
 
 
 def read_similarity(path: Path) -> Scores:
@@ -126,21 +134,22 @@ def _checked_index(index: Any, shape: tuple[int, ...], file: object) -> np.ndarr
     return index.astype(np.int64, copy=False)
 
 
-def _refuse_nan(similarity: np.ndarray, file: object) -> None:
+def _refuse(
+    similarity: np.ndarray, wrong: Callable[[np.ndarray], np.ndarray], what: str, file: object, attempt: str
+) -> None:
     texts, videos = similarity.shape
     of_row, of_column = np.zeros(texts, np.int64), np.zeros(videos, np.int64)
-    for rows in blocks(texts, videos) if similarity.dtype.kind == "f" else ():
-        lacking = np.isnan(similarity[rows])
+    for rows in blocks(texts, videos):
+        lacking = wrong(similarity[rows])
         of_row[rows] = lacking.sum(axis=1)
         of_column += lacking.sum(axis=0)
     if count := int(of_row.sum()):
         where = f"in {_places('row', of_row, videos)} and {_places('column', of_column, texts)}; rows are texts, from 0"
-        why = f"{count} of {texts * videos} scores, {where}"
-        raise NonFiniteError("NaN similarity", file, why, "look whether these texts and videos were read at all")
+        raise NonFiniteError(what, file, f"{count} of {texts * videos} scores, {where}", attempt)
 
 
 def _places(name: str, counts: np.ndarray, length: int) -> str:
-    """Which lines hold NaN, for example "2 columns (3, 7; wholly 7)"."""
+    """Which lines hold what is refused, for example "2 columns (3, 7; wholly 7)"."""
     found, whole = np.flatnonzero(counts), np.flatnonzero(counts == length)
     wholly = f"; wholly {_listed(whole)}" if len(whole) else ""
     return f"{len(found)} {name}{'s' * (len(found) > 1)} ({_listed(found)}{wholly})"

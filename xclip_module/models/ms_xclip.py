@@ -34,6 +34,8 @@ class MicrosoftXClip(nn.Module):
         self.vocabulary = model.config.text_config.vocab_size
         self.reuses_frames = False
         self.has_header = True
+        # Of the unconditioned text: close to the score, whose text is that plus a small learned share of the clip.
+        self.compares_pooled = True
 
     @property
     def protocol(self) -> str:

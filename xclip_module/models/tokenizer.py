@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import ftfy
+import numpy as np
 import torch
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 from torch import Tensor
@@ -48,8 +49,9 @@ class ClipTokenizer:
 
     def __call__(self, texts: Sequence[str], slots: int) -> Tokens:
         """Token ids for W = `slots`."""
-        ids = torch.zeros(len(texts), slots, dtype=torch.int64)
-        mask = torch.zeros(len(texts), slots, dtype=torch.bool)
+        # NumPy: of a benchmark's 180,000 sentences torch would spend half the time on rows so short.
+        ids = np.zeros((len(texts), slots), np.int64)
+        mask = np.zeros((len(texts), slots), bool)
         cut = {}
         for row, text in enumerate(texts):
             cleaned = _clean(text)
@@ -57,9 +59,9 @@ class ClipTokenizer:
             if len(encoding.ids) > slots - 2:
                 cut[text] = cleaned[encoding.offsets[slots - 2][0] :]
             pieces = [self.start, *encoding.ids[: slots - 2], self.end]
-            ids[row, : len(pieces)] = torch.tensor(pieces)
+            ids[row, : len(pieces)] = pieces
             mask[row, : len(pieces)] = True
-        return Tokens(ids, mask, cut)
+        return Tokens(torch.from_numpy(ids), torch.from_numpy(mask), cut)
 
 
 def load_tokenizer(path: Path) -> ClipTokenizer:

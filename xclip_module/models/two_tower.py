@@ -46,6 +46,7 @@ class TwoTower(nn.Module):
         self.vocabulary = spec.vocabulary
         self.reuses_frames = spec.patch_frames == 1
         self.has_header = self.temporal is not None
+        self.compares_pooled = spec.header != "tight"
 
     @property
     def protocol(self) -> str:

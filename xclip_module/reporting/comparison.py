@@ -11,12 +11,12 @@ import numpy as np
 
 from xclip_module import storage
 from xclip_module.errors import DataError, UserError
-from xclip_module.reporting import probing, tables, training, verdicts
+from xclip_module.reporting import probing, retrieval_comparison, tables, training, verdicts
 from xclip_module.reporting.differences import Difference, bounds, paired
 from xclip_module.reporting.gap import gap_table, split_gap
 from xclip_module.reporting.page import render
 from xclip_module.reporting.picture import csv_text
-from xclip_module.reporting.run_files import RunFiles, read_runs
+from xclip_module.reporting.run_files import RETRIEVAL, RunFiles, read_runs
 from xclip_module.reporting.tables import Cell, Column, Row, Table
 
 _METRICS = ("AUROC", "AUPRC", "R1@0.5", "mIoU", "det_mAP@0.3", "det_mAP@0.5", "det_mAP@0.5:0.95", "pair_mAP@0.5")
@@ -45,8 +45,7 @@ def write_comparison(folders: Sequence[Path], output: Path) -> Path:
     """
     try:
         runs = read_runs(folders)
-        found = list(compare(runs))
-        texts = {"comparison.csv": comparison_csv(runs, found), "comparison.html": comparison_page(runs, found)}
+        texts = _retrieval(runs) if runs[0].kind == RETRIEVAL else _localisation(runs)
     except UserError:
         raise
     # Files that someone has edited may hold anything anywhere.
@@ -59,6 +58,16 @@ def write_comparison(folders: Sequence[Path], output: Path) -> Path:
         with storage.disk_errors(output / name, is_users_choice=True):
             storage.write_text(output / name, text)
     return output / "comparison.html"
+
+
+def _localisation(runs: Sequence[RunFiles]) -> dict[str, str]:
+    found = list(compare(runs))
+    return {"comparison.csv": comparison_csv(runs, found), "comparison.html": comparison_page(runs, found)}
+
+
+def _retrieval(runs: Sequence[RunFiles]) -> dict[str, str]:
+    page = _page(runs, intervals="", sections=retrieval_comparison.sections(runs), gaps=[])
+    return {"comparison.csv": retrieval_comparison.retrieval_csv(runs), "comparison.html": page}
 
 
 def compare(runs: Sequence[RunFiles]) -> Iterator[Compared]:
@@ -94,16 +103,20 @@ def comparison_page(runs: Sequence[RunFiles], found: Sequence[Compared]) -> str:
     first = runs[0]
     sections = [(split, [_table(runs, found, split, track) for track in tracks_of(runs)]) for split in _measured(first)]
     gaps = [(run.name, gap_table(run.metrics, run.replicates)) for run in runs]
+    intervals = first.metrics["protocol"]["intervals"]
+    return _page(runs, intervals=intervals, sections=sections, gaps=[(name, table) for name, table in gaps if table])
+
+
+def _page(runs: Sequence[RunFiles], **parts: Any) -> str:
+    """parts: the intervals ("" = there are none), the tables per split and those of val beside test."""
     return render(
         "comparison.html",
-        title=f"{len(runs)} runs on {first.split}",
-        first=first.name,
-        intervals=first.metrics["protocol"]["intervals"],
+        title=f"{len(runs)} runs on {runs[0].split}",
+        first=runs[0].name,
         runs=_facts(runs),
         untrained=[run.name for run in runs if run.metrics["untrained"]],
-        sections=sections,
-        gaps=[(name, table) for name, table in gaps if table],
         warning=verdicts.UNTRAINED,
+        **parts,
     )
 
 
@@ -167,8 +180,9 @@ def _facts_of(run: RunFiles) -> dict[str, str]:
 
 
 def _origin(run: RunFiles) -> str:
-    commit = str(run.environment.get("commit") or "no git commit")
-    return f"commit {commit[:12]}, seed {run.config.get('run', {}).get('seed', tables.UNDEFINED)}"
+    commit = run.environment.get("commit")
+    made = f"commit {str(commit)[:12]}" if commit else "no git commit"
+    return f"{made}, seed {run.config.get('run', {}).get('seed', tables.UNDEFINED)}"
 
 
 def _table(runs: Sequence[RunFiles], found: Sequence[Compared], split: str, track: str) -> Table:

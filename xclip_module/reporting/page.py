@@ -8,11 +8,26 @@ from typing import Any, NamedTuple
 import jinja2
 import numpy as np
 
-from xclip_module.reporting import gap, probing, tables, training, verdicts
+from xclip_module.reporting import cards, gap, probing, tables, training, verdicts
+from xclip_module.reporting.cards import Card
 from xclip_module.reporting.picture import Picture, clock
 
 # (video, start, end, score) by query text, best first.
 BestMoments = Mapping[str, Sequence[tuple[str, float, float, float]]]
+
+
+# Cards of one sentence: more of them nobody looks at, and each brings its picture into the page.
+MOST_CARDS = 24
+
+
+class RankedVideo(NamedTuple):
+    """A video with its best moment for a sentence, in seconds; thumbnail: a JPEG file of it, empty = none."""
+
+    video: str
+    score: float
+    start: float
+    end: float
+    thumbnail: bytes = b""
 
 
 class Pictures(NamedTuple):
@@ -36,11 +51,13 @@ def html_report(
     best: BestMoments,
     environment: str,
     replicates: Mapping[str, np.ndarray],
+    ranked: Mapping[str, Sequence[RankedVideo]] = {},
 ) -> str:
     """The page of one run.
 
     metrics: as in metrics.json.  texts: query name -> sentence.  best: to be shown where nothing is known to be true.
     environment: the block to paste.  replicates: "<split>/<track>/<metric>" -> [B], for the gap between splits.
+    ranked: sentence -> the recordings that have a moment for it, best first, of a search over several.
     """
     targets = {video: f"video-{place}" for place, video in enumerate(pictures.ribbons)}
     known = {name: result for name, result in metrics["splits"].items() if tables.has_truth(result)}
@@ -53,13 +70,14 @@ def html_report(
         gaps=gap.gap_table(metrics, replicates),
         gap_words=gap.gap_words(metrics, replicates),
         trained_gap=gap.trained_gap_table(metrics, replicates),
-        training=_training(metrics.get("training"), pictures.training),
+        training=training_parts(metrics.get("training"), pictures.training),
         probe=_probe(metrics, pictures.probe),
         overview=[embed(picture) for picture in pictures.overview],
         blind=blind,
         skipped={} if sections else metrics["skipped"],
         ribbons=[] if sections else [(video, embed(one)) for video, one in pictures.ribbons.items()],
         best=best,
+        ranked=[(query, *_ranked(rows, len(pictures.ribbons))) for query, rows in ranked.items()],
         environment=environment,
         untrained=verdicts.UNTRAINED if metrics["untrained"] else "",
     )
@@ -84,7 +102,7 @@ def embed(picture: Picture) -> dict[str, Any]:
     return {"src": f"data:image/svg+xml;base64,{data}", "title": picture.title, "files": list(picture.csv)}
 
 
-def _training(found: Mapping[str, Any] | None, picture: Picture | None) -> dict[str, Any] | None:
+def training_parts(found: Mapping[str, Any] | None, picture: Picture | None) -> dict[str, Any] | None:
     """What the template shows of a fine-tuned run's training; None for other runs."""
     if not found:
         return None
@@ -96,6 +114,27 @@ def _training(found: Mapping[str, Any] | None, picture: Picture | None) -> dict[
         "picture": embed(picture) if picture else None,
         "validations": training.validations(found),
     }
+
+
+def _ranked(rows: Sequence[RankedVideo], videos: int) -> tuple[str, list[Card]]:
+    """What to say of those that are not shown, and a card for each of the others; videos: how many were searched."""
+    words = []
+    if len(rows) > MOST_CARDS:
+        words.append(f"The first {MOST_CARDS} of {len(rows)} videos.")
+    if len(rows) < videos:
+        words.append(
+            f"In {videos - len(rows)} of {videos} videos no moment stands out: the score is the same everywhere."
+        )
+    shown = [
+        cards.card(
+            one.thumbnail,
+            one.video,
+            f"{place}. score {one.score:.2f}",
+            f"{clock(one.start)} – {clock(one.end)}",
+        )
+        for place, one in enumerate(rows[:MOST_CARDS], 1)
+    ]
+    return " ".join(words), shown
 
 
 def _probe(metrics: Mapping[str, Any], pictures: Sequence[Picture]) -> dict[str, Any] | None:

@@ -48,6 +48,7 @@ class Course(NamedTuple):
     steps, loss, rate: [N], rate is that of the optimizer.  mean, floor: [N] running means over `window` lines, of the
     loss and of the least loss that those batches allow.  checked: [K] steps.  values: metric -> [K] fractions.
     kept: the step whose weights were kept.  monitor: the metric that chose it, "" where none did.
+    ranks: those of the values that are no fractions but ranks, first = 1.  split: what was validated on.
     """
 
     steps: np.ndarray
@@ -60,6 +61,8 @@ class Course(NamedTuple):
     values: Mapping[str, np.ndarray]
     kept: int
     monitor: str
+    ranks: frozenset[str] = frozenset()
+    split: str = "val"
 
 
 def curve_grid(panels: Sequence[Panel], *, labels: tuple[str, str], title: str, is_steps: bool) -> Figure:
@@ -136,7 +139,7 @@ def boundary_figure(panels: Mapping[str, np.ndarray], totals: Mapping[str, int],
 
 
 def training_figure(course: Course, *, title: str, checked: str) -> Figure:
-    """Loss over its floor and the learning rate; below them each validated metric in percent, on its own scale.
+    """Loss over its floor and the learning rate; below them each validated metric, on its own scale.
 
     The kept step is marked in all of them. checked: what stands above the validations, for example on how many videos.
     """
@@ -230,18 +233,19 @@ def _draw_rate(axes: Axes, course: Course) -> None:
 
 
 def _draw_validations(axes: Axes, course: Course, name: str) -> None:
-    """A metric's own scale, but never less than two percent points: noise would fill the picture."""
-    values = 100 * course.values[name]
-    axes.plot(course.checked, values, **_line_style(course.checked), label="val")
+    """A metric's own scale, but never less than two percent points or ranks: noise would fill the picture."""
+    unit = ", rank" if name in course.ranks else " (%)"
+    values = course.values[name] * (1 if name in course.ranks else 100)
+    axes.plot(course.checked, values, **_line_style(course.checked), label=course.split)
     numbers = []
     for value in values[course.checked == 0][:1]:
-        axes.axhline(value, color="black", lw=1.2, ls=":", label="val before training")
+        axes.axhline(value, color="black", lw=1.2, ls=":", label=f"{course.split} before training")
         numbers.append(f"{value:.1f}")
     for value in values[course.checked == course.kept][:1]:
         axes.plot([course.kept], [value], color=BEST, marker="D", ms=6, ls="", clip_on=False, zorder=3)
         numbers += [f"{value:.1f}"] if course.kept else []
     chose = ", chose the step" if name == course.monitor else ""
-    axes.set_title(f"{name} (%){chose}\n{' → '.join(numbers).replace('nan', '–')}", fontsize=_FONT, linespacing=1.2)
+    axes.set_title(f"{name}{unit}{chose}\n{' → '.join(numbers).replace('nan', '–')}", fontsize=_FONT, linespacing=1.2)
     low, high = np.nanmin(values), np.nanmax(values)
     room = max(0.06 * (high - low), 1 - (high - low) / 2)
     axes.set_ylim(max(low - room, -0.06 * (high + room)), high + room)

@@ -43,6 +43,11 @@ def published(benchmark: str) -> tuple[Published, ...]:
     return tuple(rows)
 
 
+def tested_on(benchmark: str) -> str:
+    """The split that the papers report: ActivityNet's has no test split."""
+    return "val" if benchmark == "activitynet" else "test"
+
+
 def _row(benchmark: str, split: str, columns: tuple[str, ...], line: str, source: str) -> Published:
     method, backbone, t2v, v2t = (cell.strip() for cell in line.split("|"))
     values = {}

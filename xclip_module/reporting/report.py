@@ -1,15 +1,13 @@
 """report.md of one run, and the command that makes one page of several runs."""
 
 import argparse
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from xclip_module.errors import UserError
-from xclip_module.reporting import probing, training
+from xclip_module.reporting import markdown, probing, training
 from xclip_module.reporting.comparison import write_comparison
 from xclip_module.reporting.gap import GAP, trained_gap, what_val_chose
 from xclip_module.reporting.picture import clock
@@ -33,14 +31,14 @@ def markdown_report(metrics: Mapping[str, Any], *, answers: str, environment: st
         parts += [*_gap(metrics), *_training(metrics["training"])]
     if metrics.get("probe"):
         parts += _probe(metrics["probe"])
-    parts += [_image(picture) for picture in pictures if picture in _OF_WEIGHTS]
+    parts += [markdown.image(picture) for picture in pictures if picture in _OF_WEIGHTS]
     for split, result in metrics["splits"].items():
         parts += [f"## {split}: {result['videos']} videos", _table(result), *_remarks(result)]
     if not metrics["splits"] and metrics["skipped"]:
-        parts.append(_left_out(metrics["skipped"]))
+        parts.append(markdown.left_out(metrics["skipped"]))
     if answers:
         parts += ["## Best moments", f"```\n{answers}\n```"]
-    parts += [_image(picture) for picture in pictures if picture not in _OF_WEIGHTS]
+    parts += [markdown.image(picture) for picture in pictures if picture not in _OF_WEIGHTS]
     parts += ["## Environment", f"```\n{environment}\n```"]
     return "\n\n".join(parts) + "\n"
 
@@ -73,11 +71,15 @@ def _gap(metrics: Mapping[str, Any]) -> list[str]:
         [f"**{split}**", *(_number(row[name], is_signed=split == GAP) for name in names)]
         for split, row in values.items()
     ]
-    return ["## Val → test", _plain(what_val_chose(metrics["training"])), _markdown(["split", *names], rows)]
+    return [
+        "## Val → test",
+        markdown.plain(what_val_chose(metrics["training"])),
+        markdown.grid(["split", *names], rows),
+    ]
 
 
 def _training(found: Mapping[str, Any]) -> list[str]:
-    parts = ["## Training", _plain(training.in_words(found)), _listed(training.facts(found))]
+    parts = ["## Training", markdown.plain(training.in_words(found)), markdown.listed(training.facts(found))]
     kept, checks = training.kept_step(found), found["validations"]
     if checks:
         shown = training.chosen_rows(checks, kept)
@@ -89,27 +91,14 @@ def _training(found: Mapping[str, Any]) -> list[str]:
             ]
             for row in shown
         ]
-        parts += [f"{len(shown)} of {len(checks)} validations:", _markdown(["step", *names], rows)]
+        parts += [f"{len(shown)} of {len(checks)} validations:", markdown.grid(["step", *names], rows)]
     return parts
 
 
 def _probe(found: Mapping[str, Any]) -> list[str]:
-    words = [_plain(line) for line in probing.in_words(found)]
-    cautions = [f"**{_plain(line)}**" for line in probing.cautions(found)]
-    return ["## Linear probe", *words, *cautions, _listed(probing.facts(found))]
-
-
-def _listed(facts: Mapping[str, str]) -> str:
-    return "\n".join(f"- {_plain(name)}: {_plain(text)}" for name, text in facts.items())
-
-
-def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [f"| {' | '.join(cells)} |" for cells in [head, *rows]]
-    return "\n".join([lines[0], "|---" * len(head) + "|", *lines[1:]])
-
-
-def _image(picture: str) -> str:
-    return f"![{_plain(picture)}]({quote(picture)})"
+    words = [markdown.plain(line) for line in probing.in_words(found)]
+    cautions = [f"**{markdown.plain(line)}**" for line in probing.cautions(found)]
+    return ["## Linear probe", *words, *cautions, markdown.listed(probing.facts(found))]
 
 
 _WITHOUT = {"oracle": "the truth through the segmenter"}
@@ -119,9 +108,9 @@ def _table(result: Mapping[str, Any]) -> str:
     """All queries under every track first, the controls under them, then every query under the run's track."""
     rows = [(f"**all queries, {name}**", track["macro"]) for name, track in result["tracks"].items()]
     rows += [(f"*{name} ({_WITHOUT.get(name, 'no pixels')})*", row) for name, row in result["controls"].items()]
-    rows += [(_plain(name), row) for name, row in result["queries"].items()]
+    rows += [(markdown.plain(name), row) for name, row in result["queries"].items()]
     cells = [[name, *(_number(row.get(column)) for column in COLUMNS), str(row.get("pairs", ""))] for name, row in rows]
-    return _markdown(["query", *COLUMNS, "pairs"], cells)
+    return markdown.grid(["query", *COLUMNS, "pairs"], cells)
 
 
 def _remarks(result: Mapping[str, Any]) -> list[str]:
@@ -139,17 +128,8 @@ def _remarks(result: Mapping[str, Any]) -> list[str]:
         "scores."
     )
     if result["skipped"]:
-        remarks.append(_left_out(result["skipped"]))
+        remarks.append(markdown.left_out(result["skipped"]))
     return remarks
-
-
-def _left_out(skipped: Mapping[str, str]) -> str:
-    return f"**{len(skipped)} videos left out:**\n\n{_listed(skipped)}"
-
-
-def _plain(text: str) -> str:
-    """Foreign text that Markdown reads as nothing but text."""
-    return re.sub(r"([\\|`*_\[\]])", r"\\\1", " ".join(text.split())).replace("<", "&lt;")
 
 
 def _number(value: float | None, *, is_signed: bool = False) -> str:

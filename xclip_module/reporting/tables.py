@@ -116,14 +116,19 @@ _TOOLS = (
 
 
 def number(value: float | None, kind: str = "percent") -> str:
-    """A value as text: percent of a fraction, a ratio, a count; "–" where it is undefined.
+    """A value as text: percent of a fraction, a ratio, a rank, a count; "–" where it is undefined.
 
-    >>> number(0.1234), number(1.5, "ratio"), number(3, "count"), number(None)
-    ('12.3', '1.50', '3', '–')
+    >>> number(0.1234), number(1.5, "ratio"), number(2, "rank"), number(3, "count"), number(None)
+    ('12.3', '1.50', '2.0', '3', '–')
     """
     if value is None:
         return UNDEFINED
-    return {"percent": f"{100 * value:.1f}", "ratio": f"{value:.2f}", "count": f"{value:g}"}[kind]
+    return {
+        "percent": f"{100 * value:.1f}",
+        "ratio": f"{value:.2f}",
+        "rank": f"{value:.1f}",
+        "count": f"{value:g}",
+    }[kind]
 
 
 def interval(bounds: Sequence[float] | None) -> str:

@@ -1,9 +1,10 @@
 """How the weights of a fine-tuned run came to be: facts, words and validations of metrics.json's "training".
 
 "training" holds facts (name -> text or number), among them weights, loss, clips, videos, steps, best_step, monitor
-(a key of METRICS) and chosen ("best", or "last" and why); "curve", a row of step, loss, floor, lr and grad_norm per
-logged line; and "validations", a row of step and METRICS per validation, step 0 from before training. Any number of
-these rows may be None.
+(a key of METRICS or RETRIEVAL) and chosen ("best", or "last" and why); "curve", a row of step, loss, floor, lr and
+grad_norm per logged line; and "validations", a row of step and METRICS per validation, step 0 from before training.
+Any number of these rows may be None. For retrieval the validations hold RETRIEVAL instead, and "validated_on" begins
+with the name of the split that was validated on, which for a set without val is the one that is reported.
 
 N logged lines, K validations.
 """
@@ -27,8 +28,27 @@ METRICS = (
     Column("R1@0.5 %", "tIoU ≥ 0.5", "R1@0.5"),
     Column("mIoU %", "first answer", "mIoU"),
 )
+_AT = (("R@1 %", "percent"), ("R@5 %", "percent"), ("R@10 %", "percent"), ("MdR", "rank"), ("MnR", "rank"))
+# What is validated of retrieval, text → video before video → text.
+RETRIEVAL = tuple(
+    Column(head, side, f"{side}/{head.removesuffix(' %')}", kind) for side in ("t2v", "v2t") for head, kind in _AT
+)
 _SERIES = ("curve", "validations")
 _SHOWN = 12
+
+
+def columns(training: Mapping[str, Any]) -> tuple[Column, ...]:
+    """What the validations of a training hold: METRICS, or RETRIEVAL."""
+    return RETRIEVAL if any(column.key == training["monitor"] for column in RETRIEVAL) else METRICS
+
+
+def validated_on(training: Mapping[str, Any]) -> str:
+    """The split that was validated on.
+
+    >>> validated_on({"validated_on": "test (this set has no val split)"}), validated_on({})
+    ('test', 'val')
+    """
+    return training.get("validated_on", "val").split()[0]
 
 
 def is_best(training: Mapping[str, Any]) -> bool:
@@ -63,19 +83,20 @@ def facts(training: Mapping[str, Any]) -> dict[str, str]:
 
 
 def in_words(training: Mapping[str, Any]) -> str:
-    """What training did to the val number that was watched, in one or two sentences."""
+    """What training did to the number that was watched, mostly on val, in one or two sentences."""
     kept, monitor, rows = kept_step(training), training["monitor"], training["validations"]
+    split = validated_on(training)
     if not is_best(training):
         return f"The weights of the last step, {kept}, were kept: no validation chose among the steps."
     before, after = (tables.number(_at(rows, step, monitor)) for step in (0, kept))
     if not kept:
         return (
-            f"No validation had a better val {monitor} than the weights from before training ({before} %). These were "
-            "kept: the numbers of this report are theirs."
+            f"No validation had a better {split} {monitor} than the weights from before training ({before} %). These "
+            "were kept: the numbers of this report are theirs."
         )
     return (
-        f"Val {monitor} was {before} % before training and {after} % at step {kept}, the best of {len(rows)} "
-        "validations; its weights were kept."
+        f"{split.capitalize()} {monitor} was {before} % before training and {after} % at step {kept}, the best of "
+        f"{len(rows)} validations; its weights were kept."
     )
 
 
@@ -84,9 +105,11 @@ def validations(training: Mapping[str, Any]) -> Table | None:
     rows, kept = training["validations"], kept_step(training)
     if not rows:
         return None
-    columns = [
-        column._replace(note="chose the step") if is_best(training) and column.key == training["monitor"] else column
-        for column in METRICS
+    known = [
+        column._replace(note=f"{column.note}, chose the step")
+        if is_best(training) and column.key == training["monitor"]
+        else column
+        for column in columns(training)
     ]
     shown = chosen_rows(rows, kept)
     caption = f"Validations during training, {len(shown)} of {len(rows)}"
@@ -96,12 +119,12 @@ def validations(training: Mapping[str, Any]) -> Table | None:
         Row(
             f"step {row['step']}",
             note_of(row["step"], kept),
-            tables.cells(row, columns),
+            tables.cells(row, known),
             "track" * (row["step"] == kept),
         )
         for row in shown
     ]
-    return Table(caption, "validation", columns, body)
+    return Table(caption, "validation", known, body)
 
 
 def chosen_rows(rows: Sequence[Mapping[str, Any]], kept: int, *, most: int = _SHOWN) -> list[Mapping[str, Any]]:

@@ -23,7 +23,7 @@ class Calls(NamedTuple):
     """What a step calls.
 
     encode_text: ids [m, W] and mask [m, W] -> texts, under the autocast that the caller wants.
-    encode_video: pixels [m, T, 3, H, H] and mask [m, T] (all True) -> clips, likewise.
+    encode_video: pixels [m, T, 3, H, H], zero in empty slots, and mask [m, T] -> clips, likewise.
     similarity: texts and clips of the whole batch -> logits [U, B], float32.
     to_pixels: frames [m, T, 3, H, H] uint8 as they lie in the batch -> what `encode_video` takes, on the device.
     poll: called before every chunk; may raise to leave the step.
@@ -123,12 +123,16 @@ def _clips(batch: Batch, calls: Calls, world: World) -> _Side:
     assert len(found) == len(shares[world.rank]), f"rank {world.rank} has clips {found}, not {shares[world.rank]}"
     assert not found or found == shares[world.rank], f"rank {world.rank} has clips {found}, not {shares[world.rank]}"
 
-    def encode(frames: Tensor) -> Embeddings:
-        pixels = calls.to_pixels(frames)
-        return calls.encode_video(pixels, torch.ones(pixels.shape[:2], dtype=torch.bool, device=pixels.device))
+    def encode(frames: Tensor, shown: Tensor) -> Embeddings:
+        pixels, mask = calls.to_pixels(frames), shown.to(world.device, non_blocking=True)
+        # Asked of the batch, which lies on the CPU: a device need not be waited for.
+        if not shown.all():
+            pixels = pixels.masked_fill(~mask[:, :, None, None, None], 0.0)
+        return calls.encode_video(pixels, mask)
 
     frames = batch.frames if found else batch.frames.new_zeros((1, *batch.frames.shape[1:]))
-    return _Side("clip", encode, (frames,), shares)
+    shown = batch.shown if found else batch.shown.new_ones((1, *batch.shown.shape[1:]))
+    return _Side("clip", encode, (frames, shown), shares)
 
 
 def _prepare(kind: str, number: int, *, poll: Callable[[], None], seed: int, rank: int) -> None:

@@ -1,0 +1,119 @@
+"""Retrieval: all pairs of 1000 x 1000, and 10,000 x 10,000 in two stages, beside the released expressions.
+
+Q texts, C videos, W words, F frames, D width.
+"""
+
+import multiprocessing
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from xclip_module.benchmark.meter import Cost, measured, table
+from xclip_module.benchmark.similarity import FRAMES, WIDTH, WORDS, released, with_header
+from xclip_module.distributed import World
+from xclip_module.evaluation.retrieval import retrieval_metrics
+from xclip_module.evaluation.retrieval_scoring import facts_line, score_matrix, two_stage
+from xclip_module.interface import Embeddings
+from xclip_module.models.similarity import normalise
+
+KEEP = 100
+# Texts and videos that the released evaluation is measured on with its header: one block of texts.
+_STRIP = (40, 1000)
+# Of a feature: what all share, as CLIP's features do, and what a video shares with its text; the rest is noise of 1.
+_COMMON, _SHARED = 1.0, 0.3
+# Videos that look alike.
+_CLUSTER = 20
+
+_THEIRS, _OURS = "released, head alone", "ours, all pairs"
+_WHOLE, _STAGES = "released, as it evaluates", f"ours, cosine, then best {KEEP}"
+
+
+def run(device: torch.device, *, small: int = 1000, large: int = 10_000) -> str:
+    """Seconds and peak memory above the features of both sizes, and what the candidates hold."""
+    strip, _ = _apart(_released_strip, max(_STRIP), device)
+    theirs, expected = _apart(_released_pairs, small, device)
+    ours, found = _apart(_all_pairs, small, device)
+    stages, note = _apart(_in_two_stages, large, device)
+    scale, block = (large / small) ** 2, large**2 / (_STRIP[0] * _STRIP[1])
+    rows = {_WHOLE: strip.times(block), _THEIRS: theirs.times(scale), _OURS: ours.times(scale), _STAGES: stages}
+    lines = [
+        f"retrieval: {WORDS} words, {FRAMES} frames, D {WIDTH}, on {device}, {torch.get_num_threads()} threads",
+        f"{small} x {small}, all pairs:",
+        table({_THEIRS: theirs, _OURS: ours}, against=_THEIRS),
+        f"largest difference {np.abs(expected - found).max():.1e} of scores up to {np.abs(found).max():.0f}",
+        f"{large} x {large}; only the last row was run whole, its recall included. The others are scaled in time, and",
+        f"their memory is that of what was run: {_STRIP[0]} x {_STRIP[1]} (with header), else the table above.",
+        table(rows, against=_WHOLE),
+        note,
+        "the features are made up, in clusters: a trained model has another recall and R@1",
+    ]
+    return "\n".join(lines)
+
+
+def _apart(way: Any, count: int, device: torch.device) -> Any:
+    """In a fresh process: memory that a former way gave back would not count."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(way, (count, str(device)))
+
+
+@torch.inference_mode()
+def _released_strip(count: int, name: str) -> tuple[Cost, None]:
+    device = torch.device(name)
+    model = with_header(device, torch.Generator().manual_seed(1))
+    sides = zip(features(count), _STRIP, strict=True)
+    text, video = (_on(Embeddings(*(x[:size] for x in side)), device) for side, size in sides)
+    with measured(device) as cost:
+        released(model, text, video, has_header=True)
+    return cost, None
+
+
+@torch.inference_mode()
+def _released_pairs(count: int, name: str) -> tuple[Cost, np.ndarray]:
+    device = torch.device(name)
+    model = with_header(device, torch.Generator().manual_seed(1))
+    text, video = (_on(side, device) for side in features(count))
+    with measured(device) as cost:
+        scores = released(model, text, video, has_header=False).cpu().numpy()
+    return cost, scores
+
+
+@torch.inference_mode()
+def _all_pairs(count: int, name: str) -> tuple[Cost, np.ndarray]:
+    device = torch.device(name)
+    model = with_header(device, torch.Generator().manual_seed(1))
+    text, video = features(count)
+    with measured(device) as cost:
+        scores = score_matrix(text, video, model.similarity, device=device)
+    return cost, scores
+
+
+@torch.inference_mode()
+def _in_two_stages(count: int, name: str) -> tuple[Cost, str]:
+    device = torch.device(name)
+    model = with_header(device, torch.Generator().manual_seed(1))
+    text, video = features(count)
+    with measured(device) as cost:
+        found = two_stage(text, video, model.similarity, keep=KEEP, world=World(0, 1, device))
+    values = retrieval_metrics(found.matrix)
+    return cost, f"{facts_line(found.facts)}\nR@1 t2v {values['t2v/R@1']:.1%}, v2t {values['v2t/R@1']:.1%}"
+
+
+def features(count: int) -> tuple[Embeddings, Embeddings]:
+    """Texts [Q, W, D] and videos [C, F, D]: text n and video n share a direction, half of it with their cluster."""
+    generator = torch.Generator().manual_seed(0)
+    clusters = torch.randn(-(-count // _CLUSTER), WIDTH, generator=generator)
+    own = torch.randn(count, WIDTH, generator=generator)
+    shared = _COMMON + _SHARED * (clusters.repeat_interleave(_CLUSTER, 0)[:count] + own) / 2**0.5  # [C, D]
+
+    def drawn(slots: int) -> Tensor:
+        return torch.randn(count, slots, WIDTH, generator=generator).add_(shared[:, None])
+
+    words, frames = drawn(WORDS), drawn(FRAMES)
+    text = Embeddings(drawn(1)[:, 0], words, torch.ones(count, WORDS, dtype=torch.bool))
+    return text, Embeddings(normalise(frames).mean(1), frames, torch.ones(count, FRAMES, dtype=torch.bool))
+
+
+def _on(part: Embeddings, device: torch.device) -> Embeddings:
+    return Embeddings(*(x.to(device) for x in part))
