@@ -9,7 +9,7 @@ CONFIG = Config(
         precision="auto",  # fp16 on CUDA
     ),
     data=DataConfig(
-        name="demo",  # demo | cholec80 | moments
+        name="demo",  # demo | cholec80 | moments | msrvtt-9k | msvd | lsmdc | didemo | activitynet | … (--help)
         root="",  # empty = data/<name>; for Cholec80 the folder that holds videos/ and phase_annotations/
         clip_seconds=0,  # 0 = the data set's own
         frames_per_clip=0,  # 0 = what the checkpoint takes

@@ -69,8 +69,13 @@ def test_what_cannot_be_read_has_no_thumbnail_and_a_warning(tmp_path, caplog):
 
 
 def answer(video, **moments):
+    """A minute, whose curves have raw scores a tenth as high as how far the moments stand out, plus one."""
     found = {name: [Moment(*one) for one in own] for name, own in moments.items()}
-    return Answer(video, np.arange(2.0), 2.0, np.zeros((2, 2)), found)
+    times, curves = np.arange(60) + 0.5, []
+    for own in found.values():
+        inside = [np.where((one.start <= times) & (times < one.end), 1 + one.score / 10, 0) for one in own]
+        curves.append(np.max(inside, axis=0) if inside else np.zeros(60))
+    return Answer(video, times, 60.0, np.stack(curves), found)
 
 
 @pytest.fixture(scope="module")
@@ -93,16 +98,16 @@ def own(tmp_path_factory):
 
 
 def test_videos_are_ranked_by_their_best_moment(own):
-    """The hook by hand: a has 2.5 (not 0.5), b and c tie at 1.5; c has no bag."""
+    """By its raw scores. The hook by hand: a has 1.25 (not 1.05), b and c tie at 1.15; c has no bag."""
     ranked = ranked_videos(*own)
     assert {query: [tuple(row[:4]) for row in rows] for query, rows in ranked.items()} == {
-        "a hook": [("a.mp4", 2.5, 30, 40), ("b.mp4", 1.5, 50, 60), ("c.mp4", 1.5, 0, 2)],
-        "a bag": [("b.mp4", 4.0, 20, 31), ("a.mp4", 3.0, 0, 8)],
+        "a hook": [("a.mp4", 1.25, 30, 40), ("b.mp4", 1.15, 50, 60), ("c.mp4", 1.15, 0, 2)],
+        "a bag": [("b.mp4", 1.4, 20, 31), ("a.mp4", 1.3, 0, 8)],
     }
     assert ranking_csv(ranked).splitlines() == [
         "query,rank,video,score,start,end",
-        *("a hook,1,a.mp4,2.5,30,40", "a hook,2,b.mp4,1.5,50,60", "a hook,3,c.mp4,1.5,0,2"),
-        *("a bag,1,b.mp4,4,20,31", "a bag,2,a.mp4,3,0,8"),
+        *("a hook,1,a.mp4,1.25,30,40", "a hook,2,b.mp4,1.15,50,60", "a hook,3,c.mp4,1.15,0,2"),
+        *("a bag,1,b.mp4,1.4,20,31", "a bag,2,a.mp4,1.3,0,8"),
     ]
 
 
@@ -125,9 +130,9 @@ def test_the_page_shows_the_videos_in_order(own):
     assert "<script" not in part
     names = re.findall(r"<li>\s*(.*?)<small>(.*?)</small><small>(.*?)</small>", part)
     assert names[:3] == [
-        ("a.mp4", "1. score 2.50", "00:30 – 00:40"),
-        ("b.mp4", "2. score 1.50", "00:50 – 01:00"),
-        ("c.mp4", "3. score 1.50", "00:00 – 00:02"),
+        ("a.mp4", "1. score 1.25", "00:30 – 00:40"),
+        ("b.mp4", "2. score 1.15", "00:50 – 01:00"),
+        ("c.mp4", "3. score 1.15", "00:00 – 00:02"),
     ]
     assert len(names) == 3 + MOST_CARDS
     assert f"The first {MOST_CARDS} of 30 videos." in part

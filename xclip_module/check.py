@@ -13,7 +13,6 @@ import torch
 
 from xclip_module import assemble, finetuning, heads, outcome
 from xclip_module.config import Config, keys
-from xclip_module.datasets.catalogue import load_corpus
 from xclip_module.datasets.corpus import Corpus, Video
 from xclip_module.datasets.video_check import check_videos
 from xclip_module.errors import DataError, DiskError, WeightsError

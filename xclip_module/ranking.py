@@ -14,14 +14,20 @@ Ranking = Mapping[str, Sequence[RankedVideo]]
 
 
 def ranked_videos(answers: Sequence[Answer], corpus: Corpus) -> dict[str, list[RankedVideo]]:
-    """Per sentence the videos that have a moment for it, best moment first; equal scores by name. No thumbnails."""
+    """Per sentence the videos that have a moment for it, by the highest score in their best moment; equal ones by name.
+
+    A moment's own score says how far it stands out in its video, which does not compare videos; the scores of samples
+    do under the track similarity-only, whose ranking curves are raw. No thumbnails.
+    """
     found = {}
-    for query in corpus.queries:
+    for row, query in enumerate(corpus.queries):
         rows = []
         for one in answers:
             if moments := one.moments[query.name]:
                 best = max(moments, key=lambda moment: moment.score)
-                rows.append(RankedVideo(one.video, best.score, best.start, best.end))
+                inside = (best.start <= one.times) & (one.times < best.end)
+                score = float(one.ranking[row][inside if inside.any() else slice(None)].max())
+                rows.append(RankedVideo(one.video, score, best.start, best.end))
         found[query.text] = sorted(rows, key=lambda row: (-row.score, row.video))
     return found
 

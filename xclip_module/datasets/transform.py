@@ -11,8 +11,8 @@ def to_square(frame: np.ndarray, *, size: int, crop: str = "center") -> torch.Te
     """A picture [H, W, 3] uint8 as a square [3, size, size] uint8, by bicubic resampling with antialiasing.
 
     center: short side to `size`, then the middle (CLIP's own preprocessing; 16:9 loses its sides).
-    mmaction2: short side to 8/7 `size` (256 for 224) by bilinear resampling without antialiasing, then the middle; within
-    1 grey level of OpenCV's, which MMAction2 uses (mmaction/datasets/transforms/processing.py, Resize(-1, 256)).
+    mmaction2: short side to 8/7 `size` (256 for 224) by bilinear resampling without antialiasing, then the middle;
+    within 1 grey level of OpenCV's, which MMAction2 uses (mmaction/datasets/transforms/processing.py, Resize(-1, 256)).
     squash: both sides to `size`, everything kept, shapes distorted.  pad: long side to `size`, black bars.
     Source: Radford et al. 2021, openai/CLIP clip.py `_transform`; within 1 grey level of it (PIL's bicubic).
     """
