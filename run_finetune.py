@@ -14,7 +14,7 @@ def main(config: Config, run: Run) -> dict:
     """Trains, or goes on with it; then scores, metrics and report as run_zeroshot has them; returns metrics.json."""
     trained = finetuning.finetune(config, run)
     if retrieving.is_retrieval(config.data):
-        return searching.search(trained.config, run, training=trained.facts)
+        return searching.search(trained.config, run, training=trained.facts, settings=trained.settings)
     setup = assemble.set_up(trained.config, run)
     environment = run.describe_environment({**assemble.settings(trained.config, setup), **trained.settings})
     log.info("%s\n", environment)

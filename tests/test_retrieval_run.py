@@ -15,10 +15,11 @@ from small_retrieval import write_msrvtt
 
 import run_zeroshot
 from xclip_module import retrieving, searching
-from xclip_module.config import Config, override
+from xclip_module.config import Config, override, resolve
 from xclip_module.datasets.retrieval import BENCHMARKS
 from xclip_module.datasets.retrieval_frames import FrameChoice
 from xclip_module.evaluation import retrieval
+from xclip_module.protocols import PROTOCOLS, find_protocol
 from xclip_module.sections import RETRIEVAL_NAMES
 
 ROOT = Path(__file__).parents[1]
@@ -163,3 +164,36 @@ def test_without_the_asked_split_the_reported_one_is_scored(evaluate, name, expe
 def test_what_cannot_be_is_one_line(start, arguments, flag, message):
     code, text = start(run_zeroshot.main, *arguments, flag)
     assert (code, message in text) == (2, True), text
+
+
+def test_a_protocol_is_printed_with_its_source_and_gives_way_to_flags(start, arguments, tmp_path):
+    code, text = start(run_zeroshot.main, "--protocol=xclip_msrvtt_vit32", *arguments, "--data.frames_per_clip=3")
+    assert "protocol xclip_msrvtt_vit32, from X-CLIP (Ma et al. 2022), github.com/xuguohai/X-CLIP" in text
+    assert code in (2, 4)  # these weights take four frames and have a mean header
+    config = json.loads((tmp_path / "runs" / "x" / "config.json").read_text())
+    assert (config["data"]["frames_per_clip"], config["model"]["header"]) == (3, "transformer")
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "epochs", "batch", "slots", "words"),
+    [
+        ("xclip_msrvtt_vit32", "msrvtt-9k", 5, 300, 12, 32),
+        ("xclip_msvd_vit16", "msvd", 5, 80, 12, 32),
+        ("xclip_lsmdc_vit32", "lsmdc", 5, 300, 12, 32),
+        ("xclip_didemo_vit16", "didemo", 20, 16, 64, 64),
+        ("xclip_activitynet_vit32", "activitynet", 20, 112, 64, 64),
+    ],
+)
+def test_the_released_scripts_values_are_in_their_protocols(name, data, epochs, batch, slots, words):
+    config = resolve(Config(), protocol=find_protocol(name))
+    found = (config.data.name, config.finetune.epochs, config.finetune.batch_size)
+    assert found == (data, epochs, batch)
+    assert (config.data.frames_per_clip, config.model.max_words) == (slots, words)
+    assert config.model.weights == f"openai/clip-vit-base-patch{name[-2:]}"
+    section = config.finetune
+    assert (section.lr, section.pretrained_lr_scale, section.optimizer, section.weight_decay) == (
+        *(1e-4, 1e-3),
+        *("bertadam", 0.2),
+    )
+    assert (section.loss, section.freeze_layers, section.drop_last) == ("infonce", 0, True)
+    assert len([one for one in PROTOCOLS if one.startswith("xclip_")]) == 10

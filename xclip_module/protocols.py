@@ -122,3 +122,10 @@ def find_protocol(name: str) -> Mapping[str, Any]:
     if name not in PROTOCOLS:
         raise ConfigError(f"unknown protocol {name}", why=nearest(name, PROTOCOLS))
     return PROTOCOLS[name].values
+
+
+def describe_protocol(name: str) -> str:
+    """A known protocol in one line: its source, and its values, over which the user's file and flags win."""
+    found = PROTOCOLS[name]
+    values = ", ".join(f"{key}={value}" for key, value in found.values.items())
+    return f"protocol {name}, from {found.source}: {values}"

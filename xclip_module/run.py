@@ -22,7 +22,7 @@ from xclip_module import distributed, environment, run_folder, storage
 from xclip_module.config import Config
 from xclip_module.distributed import World
 from xclip_module.errors import STOPPED, ConfigError, DiskError, MemoryShortage, PeerError, UserError
-from xclip_module.protocols import find_protocol
+from xclip_module.protocols import describe_protocol, find_protocol
 from xclip_module.signals import Signals
 from xclip_module.status import Status
 
@@ -122,7 +122,8 @@ def _launch(main: Main, script: str, arguments: Sequence[str], check: Check | No
             _say(f"python {Path(script).name}{more} [--protocol=NAME] [--section.key=value …]\n{schema.describe()}")
             return
         checks = [word for word in arguments if check and word in ("--check", "--check=deep")]
-        config = load_config(Path(script).with_name("xclip_config.py"), [w for w in arguments if w not in checks])
+        words = [word for word in arguments if word not in checks]
+        config = load_config(Path(script).with_name("xclip_config.py"), words)
         if check and checks:
             main, goes_on = _check_instead(check, is_deep="--check=deep" in checks), False
             config = schema.override(config, {"run.name": ""})
@@ -131,6 +132,8 @@ def _launch(main: Main, script: str, arguments: Sequence[str], check: Check | No
         world = distributed.start(config.run.device)
         name = f"check_{Path(script).stem}" if checks else Path(script).stem
         with run_folder.hold_folder(config, world, name, goes_on=goes_on) as folder, _logging(folder, world):
+            if protocol := schema.parse_arguments(words)[1]:
+                log.info("%s", describe_protocol(protocol))
             _run(main, config, Run(folder, world, is_terminal=sys.stderr.isatty(), signals=signals), name)
         distributed.stop(world)
     except BaseException as error:

@@ -43,16 +43,22 @@ class Result(NamedTuple):
     numbers: dict[str, Any]
 
 
-def search(config: Config, run: Run, *, training: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def search(
+    config: Config,
+    run: Run,
+    *,
+    training: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """Scores every configured split of a benchmark and writes all results; returns metrics.json.
 
-    training: how the weights were trained, see `reporting.training`.
+    training: how the weights were trained, see `reporting.training`.  settings: what the environment report adds of it.
     """
     galleries = {split: retrieving.load_gallery(config, split) for split in scored_splits(config)}
     model = assemble.build_model(config, run.world)
     if config.eval.two_stage:
         check_two_stage(model)
-    environment = run.describe_environment(settings_of(config, model, run.world))
+    environment = run.describe_environment({**settings_of(config, model, run.world), **(settings or {})})
     log.info("%s\n", environment)
     results = {split: _score(config, model, gallery, run) for split, gallery in galleries.items()}
     metrics = _metrics(config, settings_of(config, model, run.world), results, training)
