@@ -125,5 +125,5 @@ def test_what_was_not_run_whole_is_scaled_by_its_pairs(monkeypatch):
     monkeypatch.setattr(retrieval, "_apart", lambda way, count, device: answers[way])
     lines = retrieval.run(torch.device("cpu")).splitlines()
     assert [line.split()[-1] for line in lines[3:5]] == ["1.0x", "2.0x"]
-    assert [line.split()[-4] for line in lines[9:13]] == ["5000.00", "600.00", "300.00", "50.00"]
-    assert [line.split()[-1] for line in lines[9:13]] == ["1.0x", "8.3x", "16.7x", "100.0x"]
+    assert [line.split()[-4] for line in lines[10:14]] == ["5000.00", "600.00", "300.00", "50.00"]
+    assert [line.split()[-1] for line in lines[10:14]] == ["1.0x", "8.3x", "16.7x", "100.0x"]

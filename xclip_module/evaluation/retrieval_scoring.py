@@ -161,11 +161,13 @@ def facts_line(facts: Facts) -> str:
     >>> facts_line(Facts(100, 0.017, Recall(9, 1.0, 0.934), None))
     'best 100 of each side by cosine: 1.7% of pairs scored exactly, holding the best 1 / 10 of 9 texts: 100.0% / 93.4%'
     """
+    recalls = [
+        f"of {recall.queries} {name}: {recall.at_1:.1%} / {recall.at_10:.1%}"
+        for name, recall in (("texts", facts.t2v), ("videos", facts.v2t))
+        if recall
+    ]
     line = f"best {facts.keep} of each side by cosine: {100 * facts.exact_share:.1f}% of pairs scored exactly"
-    for name, recall in (("texts", facts.t2v), ("videos", facts.v2t)):
-        if recall:
-            line += f", holding the best 1 / 10 of {recall.queries} {name}: {recall.at_1:.1%} / {recall.at_10:.1%}"
-    return line
+    return line + (", holding the best 1 / 10 " + ", ".join(recalls) if recalls else "")
 
 
 def cosine(text: Embeddings, video: Embeddings) -> Tensor:
