@@ -116,6 +116,16 @@ def test_a_family_without_empty_slots_is_trained_on_as_many_frames_of_every_vide
     assert [row["step"] for row in facts["validations"]] == [0, 2]
 
 
+def test_a_val_split_that_changes_between_stop_and_resume_is_refused(train, start, tmp_path):
+    """Steps that two val splits call best do not compare."""
+    words = write_lsmdc(tmp_path / "lsmdc")
+    train(*words)
+    path = tmp_path / "lsmdc" / "annotations" / "LSMDC16_annos_val.csv"
+    path.write_text(path.read_text().replace("lights", "lamps"))
+    code, text = start(lambda *job: finetuning.finetune(*job), *words)
+    assert (code, "training data has changed" in text) == (3, True), text
+
+
 @pytest.mark.parametrize("source", ["cache", "video"])
 def test_a_damaged_training_video_is_an_error_or_left_out_and_named(start, train, tmp_path, source):
     words = write_msrvtt(tmp_path / "set", test=[5, 6], count=4)

@@ -102,12 +102,12 @@ def test_videos_are_ranked_by_their_best_moment(own):
     ranked = ranked_videos(*own)
     assert {query: [tuple(row[:4]) for row in rows] for query, rows in ranked.items()} == {
         "a hook": [("a.mp4", 1.25, 30, 40), ("b.mp4", 1.15, 50, 60), ("c.mp4", 1.15, 0, 2)],
-        "a bag": [("b.mp4", 1.4, 20, 31), ("a.mp4", 1.3, 0, 8)],
+        "a bag": [("b.mp4", 1.4, 20, 31), ("a.mp4", 1.3, 0, 8), ("c.mp4", 0.0, 0, 60)],
     }
     assert ranking_csv(ranked).splitlines() == [
         "query,rank,video,score,start,end",
         *("a hook,1,a.mp4,1.25,30,40", "a hook,2,b.mp4,1.15,50,60", "a hook,3,c.mp4,1.15,0,2"),
-        *("a bag,1,b.mp4,1.4,20,31", "a bag,2,a.mp4,1.3,0,8"),
+        *("a bag,1,b.mp4,1.4,20,31", "a bag,2,a.mp4,1.3,0,8", "a bag,3,c.mp4,0,0,60"),
     ]
 
 
@@ -115,8 +115,8 @@ def test_the_picture_of_a_ranked_video_is_the_middle_of_its_moment(own):
     answers, known = own
     ranked = with_thumbnails(ranked_videos(answers, known), known, timeout_seconds=60)
     hook, bag = ([row.thumbnail for row in ranked[text]] for text in ("a hook", "a bag"))
-    assert [read_number(opened(one)[27:133]) for one in (*hook[:2], *bag)] == [1035, 2055, 2025, 1004]
-    assert hook[2] == b""
+    assert [read_number(opened(one)[27:133]) for one in (*hook[:2], *bag[:2])] == [1035, 2055, 2025, 1004]
+    assert (hook[2], bag[2]) == (b"", b"")  # c is broken
 
 
 def test_the_page_shows_the_videos_in_order(own):
@@ -136,7 +136,6 @@ def test_the_page_shows_the_videos_in_order(own):
     ]
     assert len(names) == 3 + MOST_CARDS
     assert f"The first {MOST_CARDS} of 30 videos." in part
-    assert "In 28 of 31 videos no moment stands out" in part
     assert 'id="ranked"' not in html_report(bare, **parts)
 
 

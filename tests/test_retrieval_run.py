@@ -15,9 +15,12 @@ from small_retrieval import write_msrvtt
 
 import run_zeroshot
 from xclip_module import retrieving, searching
+from xclip_module.check import check_zeroshot
 from xclip_module.config import Config, override, resolve
-from xclip_module.datasets.retrieval import BENCHMARKS
+from xclip_module.datasets.retrieval import BENCHMARKS, load_split
 from xclip_module.datasets.retrieval_frames import FrameChoice
+from xclip_module.datasets.video_search import index_videos
+from xclip_module.errors import ConfigError
 from xclip_module.evaluation import retrieval
 from xclip_module.protocols import PROTOCOLS, find_protocol
 from xclip_module.sections import RETRIEVAL_NAMES
@@ -159,6 +162,8 @@ def test_without_the_asked_split_the_reported_one_is_scored(evaluate, name, expe
         ("--model.head=x", "model.head with data.name=msrvtt-9k"),
         ("--data.frames_per_clip=7", "takes exactly 4 frame slots"),
         ("--data.root=", "needs its videos"),
+        ("--eval.background=ours", "eval.background with data.name=msrvtt-9k"),
+        ("--eval.prompt_sets=all", "eval.prompt_sets with data.name=msrvtt-9k"),
     ],
 )
 def test_what_cannot_be_is_one_line(start, arguments, flag, message):
@@ -197,3 +202,34 @@ def test_the_released_scripts_values_are_in_their_protocols(name, data, epochs, 
     )
     assert (section.loss, section.freeze_layers, section.drop_last) == ("infonce", 0, True)
     assert len([one for one in PROTOCOLS if one.startswith("xclip_")]) == 10
+
+
+def test_an_empty_split_is_one_line_that_names_the_file(start, tmp_path):
+    words = write_msrvtt(tmp_path / "own")
+    (tmp_path / "own" / "annotations" / "MSRVTT_JSFUSION_test.csv").write_text("key,vid_key,video_id,sentence\n")
+    code, text = start(run_zeroshot.main, *words)
+    assert (code, "no sentence in msrvtt-9k test" in text, "MSRVTT_JSFUSION_test.csv" in text) == (3, True, True), text
+
+
+def test_a_split_that_the_set_lacks_is_named_and_the_reported_one_scored(start, arguments):
+    code, text = start(run_zeroshot.main, *arguments, "--data.evaluate=val")
+    assert (code, "msrvtt-9k has no split val: its reported split test is scored" in text) == (0, True), text
+
+
+def test_the_check_looks_at_every_video_and_scores_one(start, arguments, tmp_path):
+    code, text = start(run_zeroshot.main, *arguments, "--check", check=check_zeroshot)
+    assert (code, "videos: 7 of 7 fit" in text, "forecast:" in text) == (0, True, True), text
+    assert not list((tmp_path / "runs").rglob("similarity.npz"))
+
+
+def test_ms_xclip_on_a_grid_of_seconds_is_refused():
+    config = override(Config(), {"data.name": "msrvtt-9k", "data.frame_rule": "grid"})
+    with pytest.raises(ConfigError, match="knows no empty slots.*--data.frame_rule=spread"):
+        retrieving.choose_frames(config, tiny_ms_xclip_model())
+
+
+def test_half_of_a_character_in_a_caption_is_no_obstacle(tmp_path):
+    write_msrvtt(tmp_path / "own")
+    path = tmp_path / "own" / "annotations" / "MSRVTT_JSFUSION_test.csv"
+    split = load_split("msrvtt-9k", "test", annotations=path.parent, videos=index_videos(tmp_path / "own" / "videos"))
+    assert len(split._replace(texts=("bad \ud83d half", *split.texts[1:])).digest) == 12

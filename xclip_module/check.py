@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-from xclip_module import assemble, finetuning, heads, outcome
+from xclip_module import assemble, finetuning, heads, outcome, retrieving, searching
 from xclip_module.config import Config, keys
 from xclip_module.datasets.corpus import Corpus, Video
 from xclip_module.datasets.video_check import check_videos
@@ -48,6 +48,9 @@ def check_zeroshot(config: Config, run: Run, is_deep: bool) -> None:
 
     Raises what a run would raise, but DataError for broken videos only after all have been looked at.
     """
+    if retrieving.is_retrieval(config.data):
+        _check_search(config, run, is_deep=is_deep)
+        return
     corpus, _ = assemble.load_asked(config)
     videos = [video for split in assemble.scored_splits(config, corpus) for video in corpus.of_split(split)]
     _say_data(config, corpus, videos)
@@ -64,6 +67,27 @@ def check_zeroshot(config: Config, run: Run, is_deep: bool) -> None:
     # An own recording has no labels that tell its length.
     all_seconds = _seconds(videos) or lasts * len(videos)
     _forecast({"all videos": spent.seconds / lasts * all_seconds}, {}, run, "less where features are stored already")
+
+
+def _check_search(config: Config, run: Run, *, is_deep: bool) -> None:
+    """Annotations, every video of the splits to be scored, weights, and one video against all its split's texts."""
+    galleries = [retrieving.load_gallery(config, split) for split in searching.scored_splits(config)]
+    for gallery in galleries:
+        log.info("data: %s", gallery.split.protocol)
+    videos = [video for gallery in galleries for video in retrieving.videos_of(gallery.split)]
+    with _timed("weights"):
+        model = assemble.build_model(config, run.world)
+    log.info("weights: %s; frames: %s", model.protocol, retrieving.choose_frames(config, model).protocol)
+    _check_videos(config, videos, run, is_deep=is_deep)
+    split = galleries[0].split
+    others = dict.fromkeys(split.videos[1:], "not looked at")
+    only = galleries[0].without(others) if others else galleries[0]
+    with _timed("one video against its texts") as spent:
+        only, video = retrieving.embed_videos(config, model, only, run)
+        text = retrieving.embed_texts(config, model, only.split.texts, run.world)
+        retrieving.similarity(config, model, text, video, run.world)
+    seconds = {"videos": spent.seconds * len(videos)}
+    _forecast(seconds, {}, run, "less where clips are stored already, and with several reading threads")
 
 
 def check_finetune(config: Config, run: Run, is_deep: bool) -> None:
@@ -134,10 +158,11 @@ def _say_data(config: Config, corpus: Corpus, videos: list[Video]) -> None:
     splits = {split: dict.fromkeys(v.id for v in videos if v.split == split) for split in names}
     for split, ids in splits.items():
         twice = [name for other, others in splits.items() if other != split for name in ids if name in others]
-        if twice:
+        # Of retrieval sets the run itself says so, and goes on.
+        if twice and not retrieving.is_retrieval(config.data):
             raise DataError("one video in two splits", corpus.name, ", ".join(twice[:5]), "mend the splits")
     counts = ", ".join(f"{len(ids)} {split}" for split, ids in splits.items() if ids)
-    log.info("data: %s; %s, no video in two of them", corpus.protocol, counts)
+    log.info("data: %s; %s", corpus.protocol, counts)
     if not videos:
         raise DataError("no video to check", corpus.name, "none of the splits has one", "--data.root=FOLDER")
     for one in corpus.missing:

@@ -196,7 +196,7 @@ def prepare(config: Config, run: Run, *, is_trial: bool = False) -> Training:
     clips = prepare_clips(data, source="video" if is_trial else config.finetune.frames)
     val = prepare_validation(data, most=1 if is_trial else len(data.validation.videos))
     has_val = any(distributed.gather(bool(val), world))
-    digest = clips.plan.training.digest
+    digest = f"{clips.plan.training.digest} {data.validation.digest}"
     total = math.ceil(section.epochs * clips.plan.steps_per_epoch)
     trainer = Trainer(
         model,

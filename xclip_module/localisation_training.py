@@ -1,7 +1,10 @@
 """Training on labelled operations: clips and sentences of the train split, whole videos of the val split."""
 
 import dataclasses
+import hashlib
+import json
 from collections.abc import Sequence
+from pathlib import Path
 
 from xclip_module import assemble, sentences
 from xclip_module.config import Config, DataConfig
@@ -66,14 +69,26 @@ def _validation(config: Config, corpus: Corpus, model: VideoTextModel, world: Wo
     def measure(frames: Sequence[tuple[Video, Arrays]], run: Run) -> dict[str, float | None]:
         return validate(config, corpus, model, queries, frames, run)
 
+    judged = tuple(video for video in corpus.of_split("val") if video.id in corpus.moments)
     return Validation(
         split="val",
-        videos=tuple(video for video in corpus.of_split("val") if video.id in corpus.moments),
+        videos=judged,
         place=Place(frame_store(config), reading, world, config.data.skip_unreadable),
         grid=make_grid(sampling, 0.0),
         measure=measure,
+        digest=_truth_digest(corpus, judged),
         can_choose=True,
     )
+
+
+def _truth_digest(corpus: Corpus, videos: Sequence[Video]) -> str:
+    """Changes with any video's file or length, sentence or moment: best steps of two val splits do not compare."""
+    known = [
+        [video.id, video.source.stat().st_size if isinstance(video.source, Path) else 0, corpus.moments[video.id]]
+        for video in videos
+    ]
+    text = json.dumps([known, [query.text for query in corpus.queries]], sort_keys=True, default=list)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _texts(config: Config, corpus: Corpus) -> dict[str, tuple[str, ...]]:

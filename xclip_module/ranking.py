@@ -5,6 +5,7 @@ from typing import Any
 
 from xclip_module.datasets.corpus import Corpus
 from xclip_module.evaluation.answers import Answer
+from xclip_module.evaluation.segments import Moment
 from xclip_module.reporting.page import MOST_CARDS, RankedVideo
 from xclip_module.reporting.picture import csv_text
 from xclip_module.thumbnails import thumbnails
@@ -14,20 +15,21 @@ Ranking = Mapping[str, Sequence[RankedVideo]]
 
 
 def ranked_videos(answers: Sequence[Answer], corpus: Corpus) -> dict[str, list[RankedVideo]]:
-    """Per sentence the videos that have a moment for it, by the highest score in their best moment; equal ones by name.
+    """Per sentence all videos by the highest score in their best moment; equal ones by name. No thumbnails.
 
     A moment's own score says how far it stands out in its video, which does not compare videos; the scores of samples
-    do under the track similarity-only, whose ranking curves are raw. No thumbnails.
+    do under the track similarity-only, whose ranking curves are raw. A video in which nothing stands out, such as one
+    of a single window, counts as one moment.
     """
     found = {}
     for row, query in enumerate(corpus.queries):
         rows = []
         for one in answers:
-            if moments := one.moments[query.name]:
-                best = max(moments, key=lambda moment: moment.score)
-                inside = (best.start <= one.times) & (one.times < best.end)
-                score = float(one.ranking[row][inside if inside.any() else slice(None)].max())
-                rows.append(RankedVideo(one.video, score, best.start, best.end))
+            whole = [Moment(0.0, one.duration, 0.0)]
+            best = max(one.moments[query.name] or whole, key=lambda moment: moment.score)
+            inside = (best.start <= one.times) & (one.times < best.end)
+            score = float(one.ranking[row][inside if inside.any() else slice(None)].max())
+            rows.append(RankedVideo(one.video, score, best.start, best.end))
         found[query.text] = sorted(rows, key=lambda row: (-row.score, row.video))
     return found
 

@@ -1,6 +1,7 @@
 """Training on pairs of sentence and video: all of a benchmark's train split, judged by recall on another split."""
 
 import dataclasses
+import logging
 from collections.abc import Sequence
 
 from xclip_module import distributed, retrieving, searching, sentences
@@ -16,6 +17,8 @@ from xclip_module.distributed import World
 from xclip_module.interface import VideoTextModel
 from xclip_module.run import Run
 from xclip_module.training_data import TrainingData, Validation, frame_store
+
+log = logging.getLogger(__name__)
 
 
 def validated_split(config: Config) -> str:
@@ -52,6 +55,7 @@ def load(config: Config, model: VideoTextModel, world: World) -> TrainingData:
     found = pair_set(gallery.split, retrieving.videos_of(gallery.split))
     judged = retrieving.load_split(config, validated_split(config))
     scored = [retrieving.load_split(config, name) for name in searching.scored_splits(config)]
+    _warn_of_overlap(gallery.split, [judged, *scored])
     reading, choice = retrieving.reading_of(config, model), retrieving.choose_frames(config, model)
     side = stored_side(model.picture.size, crop_scale=config.finetune.crop_scale)
     place = Place(frame_store(config), reading, world, config.data.skip_unreadable)
@@ -69,10 +73,21 @@ def load(config: Config, model: VideoTextModel, world: World) -> TrainingData:
             place=place,
             grid=ChosenGrid(choice),
             measure=lambda frames, run: measure(config, model, judged, frames, run),
+            digest=judged.file_digest,
             can_choose=judged.split != retrieving.reported_split(config),
         ),
         scored=tuple(video for split in scored for video in retrieving.videos_of(split)),
     )
+
+
+def _warn_of_overlap(train: RetrievalSplit, judged: Sequence[RetrievalSplit]) -> None:
+    """Says which videos are trained on and judged; a benchmark's own splits share none."""
+    known = set(train.videos)
+    for split in dict.fromkeys(one.split for one in judged):
+        videos = next(one.videos for one in judged if one.split == split)
+        if both := [name for name in videos if name in known]:
+            shown = ", ".join(both[:5]) + " …" * (len(both) > 5)
+            log.warning("%d of %d videos of %s are trained on as well: %s", len(both), len(videos), split, shown)
 
 
 def measure(

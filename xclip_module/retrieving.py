@@ -76,7 +76,10 @@ def is_retrieval(data: DataConfig) -> bool:
 def load_gallery(config: Config, split: str) -> Gallery:
     """One split. Raises ConfigError, or DataError for videos that are missing unless `data.skip_unreadable`."""
     data = config.data
-    for name, value in (("data.queries", data.queries), ("model.head", config.model.head)):
+    for name, value in (
+        *(("data.queries", data.queries), ("model.head", config.model.head)),
+        *(("eval.background", config.eval.background), ("eval.prompt_sets", config.eval.prompt_sets)),
+    ):
         if value:
             why = f"{data.name} has its own sentences"
             raise ConfigError(f"{name} with data.name={data.name}", why=why, attempt=f"leave {name} empty")
@@ -89,7 +92,8 @@ def load_gallery(config: Config, split: str) -> Gallery:
     if found.missing and not data.skip_unreadable:
         shown = ", ".join(found.missing[:5]) + " …" * (len(found.missing) > 5)
         why = f"{len(found.missing)} of {len(found.videos)} videos of {data.name} {split} missing"
-        attempt = f"python -m xclip_module.datasets.retrieval_check {data.name} --videos={data.root} lists them, or "
+        check = f"python -m xclip_module.datasets.retrieval_check {data.name} --annotations={annotations}"
+        attempt = f"{check} --videos={data.root} lists them, or "
         raise DataError(why, data.root, shown, f"{attempt}--data.skip_unreadable=true")
     gallery = Gallery(found, len(found.texts), len(found.videos), {})
     return gallery.without(dict.fromkeys(found.missing, "no video")) if found.missing else gallery
@@ -120,6 +124,9 @@ def choose_frames(config: Config, model: VideoTextModel) -> FrameChoice:
     if rule == AUTO:
         # ms-xclip knows no empty slots, which a short video leaves on a grid of seconds.
         rule = "spread" if data.name.endswith("-mmaction2") or model.family == "ms-xclip" else "grid"
+    if rule == "grid" and model.family == "ms-xclip":
+        why = f"{config.model.weights} knows no empty slots, which a short video leaves"
+        raise ConfigError("data.frame_rule=grid", why=why, attempt="--data.frame_rule=spread")
     frames = choose_sampling(data, clip_frames=model.clip_frames).frames_per_clip
     if model.clip_frames not in (0, frames):
         why = f"{config.model.weights} takes exactly {model.clip_frames} frame slots"
@@ -247,9 +254,16 @@ def similarity(config: Config, model: VideoTextModel, text: Embeddings, video: E
         return Matrix(score_shared(text, video, model.similarity, world=world), None)
     found = two_stage(text, video, model.similarity, keep=config.eval.two_stage, world=world, seed=config.run.seed)
     log.info("%s", facts_line(found.facts))
-    facts, recall = found.facts, found.facts.t2v
-    assert recall is not None, "recall was asked for"
-    measured = {"sampled_texts": recall.queries, "recall@1": recall.at_1, "recall@10": recall.at_10}
+    facts, texts, videos = found.facts, found.facts.t2v, found.facts.v2t
+    assert texts is not None, "recall was asked for"
+    assert videos is not None, "recall was asked for"
+    measured = {
+        "sampled_texts": texts.queries,
+        "recall@1": texts.at_1,
+        "recall@10": texts.at_10,
+        "v2t recall@1": videos.at_1,
+        "v2t recall@10": videos.at_10,
+    }
     return Matrix(found.matrix, {"keep": facts.keep, "exact_share": facts.exact_share, **measured})
 
 

@@ -77,7 +77,11 @@ def scored_splits(config: Config) -> tuple[str, ...]:
         if split not in {"train", "val", "test", "all"}:
             raise ConfigError(f"data.evaluate={split}", why=f"{config.data.name} has {', '.join(known)}")
     chosen = tuple(dict.fromkeys(split for split in config.data.evaluate if split in known))
-    return chosen or (retrieving.reported_split(config),)
+    reported = retrieving.reported_split(config)
+    if not chosen:
+        asked = ", ".join(config.data.evaluate) or "nothing"
+        log.warning("%s has no split %s: its reported split %s is scored", config.data.name, asked, reported)
+    return chosen or (reported,)
 
 
 def settings_of(config: Config, model: VideoTextModel, world: World) -> dict[str, Any]:

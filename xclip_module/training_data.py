@@ -32,6 +32,7 @@ class Validation(NamedTuple):
 
     split: whose videos; they are none where there is no such split.  place, grid: where their frames are stored, how
     they are read, and which they are.
+    digest: changes with what is judged: sentences, truth, files.
     can_choose: False where it is the split that is reported: a step chosen there would be praised for it.
     """
 
@@ -40,6 +41,7 @@ class Validation(NamedTuple):
     place: Place
     grid: AnyGrid
     measure: Measure
+    digest: str
     can_choose: bool
 
     @property

@@ -53,7 +53,7 @@ def take_over(trainer: Trainer, state: dict[str, Any], data: str, run: Run) -> d
         why = " ".join(str(error).split())[:200]
         raise WeightsError("checkpoint of other weights", run.folder / CHECKPOINTS, why, _ANEW) from error
     if facts["data"] != data:
-        why = "videos, labels or sentences of the training split are not those of the checkpoint"
+        why = "videos, labels or sentences of the training or validation split are not those of the checkpoint"
         raise DataError("training data has changed", run.folder, why, _ANEW)
     if trainer.progress.best_step >= 0 and run.world.is_main:
         check_best(run, trainer.progress)

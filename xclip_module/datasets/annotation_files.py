@@ -38,7 +38,12 @@ def find_file(folder: Path, name: str) -> Path:
     if (folder / name).is_file():
         return folder / name
     if not folder.is_dir():
-        raise DataError("annotation folder not found", folder, "no such folder", "--annotations=FOLDER")
+        raise DataError(
+            "annotation folder not found",
+            folder,
+            "no such folder",
+            "--data.annotations=FOLDER (of the check: --annotations)",
+        )
     below = sorted(path for path in folder.rglob(name) if path.is_file())
     if not below:
         attempt = f"find {shlex.quote(str(folder))} -name {shlex.quote(name)}"

@@ -15,7 +15,7 @@ from xclip_module.datasets import benchmarks_clips as clips
 from xclip_module.datasets import benchmarks_paragraphs as paragraphs
 from xclip_module.datasets.annotation_files import Annotated, Span
 from xclip_module.datasets.video_search import VideoIndex, find_videos
-from xclip_module.errors import ConfigError
+from xclip_module.errors import ConfigError, DataError
 
 
 class RetrievalSplit(NamedTuple):
@@ -55,7 +55,13 @@ class RetrievalSplit(NamedTuple):
     def digest(self) -> str:
         """Twelve hex digits that change with any pair and with their order."""
         lines = "\n".join(f"{video}\t{text}" for video, text in self.pairs)
-        return hashlib.sha256(lines.encode()).hexdigest()[:12]
+        return hashlib.sha256(lines.encode(errors="surrogatepass")).hexdigest()[:12]
+
+    @property
+    def file_digest(self) -> str:
+        """As `digest`, and with any video's file that becomes larger or smaller."""
+        sizes = [self.files[name].stat().st_size if name in self.files else -1 for name in self.videos]
+        return hashlib.sha256(f"{self.digest} {sizes}".encode()).hexdigest()[:12]
 
     @property
     def protocol(self) -> str:
@@ -189,6 +195,11 @@ def load_split(name: str, split: str, *, annotations: Path, videos: VideoIndex) 
     if split not in benchmark.splits:
         raise ConfigError(f"{name} has no split {split}", why=f"it has {', '.join(benchmark.splits)}")
     found = benchmark.splits[split].read(annotations, benchmark.splits[split].key)
+    if not found.pairs:
+        places = ", ".join(map(str, found.sources)) or str(annotations)
+        raise DataError(
+            f"no sentence in {name} {split}", places, "expected pairs of video and text", "download it again"
+        )
     order = {video: number for number, video in enumerate(dict.fromkeys(video for video, _ in found.pairs))}
     files = find_videos(videos, {video: benchmark.file_names(video) for video in order})
     return RetrievalSplit(

@@ -31,7 +31,12 @@ def index_videos(root: Path) -> VideoIndex:
     Raises DataError where there is no such folder, and for one below that cannot be read.
     """
     if not root.is_dir():
-        raise DataError("video folder not found", root, "no such folder", "--videos=FOLDER")
+        raise DataError(
+            "video folder not found",
+            root,
+            "no such folder",
+            "the folder with the videos: --data.root=FOLDER (of the check: --videos)",
+        )
     names: dict[str, list[Path]] = {}
     stems: dict[str, list[Path]] = {}
     seen: set[Path] = set()

@@ -57,7 +57,7 @@ def html_report(
 
     metrics: as in metrics.json.  texts: query name -> sentence.  best: to be shown where nothing is known to be true.
     environment: the block to paste.  replicates: "<split>/<track>/<metric>" -> [B], for the gap between splits.
-    ranked: sentence -> the recordings that have a moment for it, best first, of a search over several.
+    ranked: sentence -> the recordings, best first, of a search over several.
     """
     targets = {video: f"video-{place}" for place, video in enumerate(pictures.ribbons)}
     known = {name: result for name, result in metrics["splits"].items() if tables.has_truth(result)}
@@ -77,7 +77,7 @@ def html_report(
         skipped={} if sections else metrics["skipped"],
         ribbons=[] if sections else [(video, embed(one)) for video, one in pictures.ribbons.items()],
         best=best,
-        ranked=[(query, *_ranked(rows, len(pictures.ribbons))) for query, rows in ranked.items()],
+        ranked=[(query, *_ranked(rows)) for query, rows in ranked.items()],
         environment=environment,
         untrained=verdicts.UNTRAINED if metrics["untrained"] else "",
     )
@@ -116,15 +116,11 @@ def training_parts(found: Mapping[str, Any] | None, picture: Picture | None) -> 
     }
 
 
-def _ranked(rows: Sequence[RankedVideo], videos: int) -> tuple[str, list[Card]]:
-    """What to say of those that are not shown, and a card for each of the others; videos: how many were searched."""
+def _ranked(rows: Sequence[RankedVideo]) -> tuple[str, list[Card]]:
+    """What to say of those that are not shown, and a card for each of the others."""
     words = []
     if len(rows) > MOST_CARDS:
         words.append(f"The first {MOST_CARDS} of {len(rows)} videos.")
-    if len(rows) < videos:
-        words.append(
-            f"In {videos - len(rows)} of {videos} videos no moment stands out: the score is the same everywhere."
-        )
     shown = [
         cards.card(
             one.thumbnail,
