@@ -86,8 +86,9 @@ def main(root: Path, seed: int, kills: int, number: int, arguments: list[str]) -
     draw, codes = random.Random(seed), []
     while len(codes) < kills:
         child = begin(root, "killed", arguments)
-        # Most of them while it trains: a start takes about a second, and the killed starts share what there is to do.
-        time.sleep(draw.uniform(0.05, 1 + 2 * seconds / kills))
+        # A start takes about a second. Together the killed starts have time for half of what there is to do, so that
+        # none is done before its signal, on a machine that is now twice as fast either.
+        time.sleep(draw.uniform(0.05, 1 + seconds / kills / 2))
         os.kill(child, number)
         codes.append(finish(child))
     code = finish(begin(root, "killed", arguments))
