@@ -252,10 +252,11 @@ def mean_over_pairs(
     """
     values = []
     for scores, one in zip(curves, videos, strict=True):
-        labels, known = one.labels.cpu().numpy(), one.known.cpu().numpy()
-        for curve, row in zip(scores.cpu().numpy(), rows, strict=True):
-            if known[:, row].any():
-                values.append(_of_pair(curve, labels[:, row], monitor))
+        labels = one.labels.cpu().numpy()
+        # A pair that nobody has annotated holds nowhere, and defines neither.
+        values += [
+            _of_pair(curve, labels[:, row], monitor) for curve, row in zip(scores.cpu().numpy(), rows, strict=True)
+        ]
     defined = [value for value in values if value is not None]
     return float(np.mean(defined)) if defined else None
 

@@ -19,19 +19,12 @@ def sweep(score: Callable[[float], float]) -> float:
     >>> f"{sweep(lambda penalty: -abs(math.log10(penalty) - 1.1)):.3f}"
     '13.335'
     """
-    scores: dict[float, float] = {}
-
-    def ask(decades: float) -> None:
-        if decades not in scores:
-            scores[decades] = score(10**decades)
-
-    for decades in _COARSE:
-        ask(decades)
+    scores = {decades: score(10**decades) for decades in _COARSE}
     for step in _REFINEMENTS:
         centre = _best(scores)
         for decades in (centre + step, centre - step):
             if _COARSE[-1] <= decades <= _COARSE[0]:
-                ask(decades)
+                scores[decades] = score(10**decades)
     return 10 ** _best(scores)
 
 
