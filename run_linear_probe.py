@@ -2,10 +2,13 @@
 
 import logging
 
-from xclip_module import assemble, outcome, outputs, probing
 from xclip_module.check import check_probe
 from xclip_module.config import Config
-from xclip_module.run import Run, launch
+from xclip_module.probe import head as probing
+from xclip_module.run.launch import Run, launch
+from xclip_module.tasks.localisation import judge as outcome
+from xclip_module.tasks.localisation import score as assemble
+from xclip_module.tasks.localisation import write as outputs
 
 log = logging.getLogger("xclip_module.linear_probe")
 

@@ -2,10 +2,14 @@
 
 import logging
 
-from xclip_module import assemble, outcome, outputs, retrieving, searching
 from xclip_module.check import check_zeroshot
 from xclip_module.config import Config
-from xclip_module.run import Run, launch
+from xclip_module.run.launch import Run, launch
+from xclip_module.tasks.localisation import judge as outcome
+from xclip_module.tasks.localisation import score as assemble
+from xclip_module.tasks.localisation import write as outputs
+from xclip_module.tasks.retrieval import score as retrieving
+from xclip_module.tasks.retrieval import write as searching
 
 log = logging.getLogger("xclip_module.zeroshot")
 

@@ -4,7 +4,7 @@ import signal
 import pytest
 import torch
 
-from xclip_module.run import launch
+from xclip_module.run.launch import launch
 
 
 @pytest.fixture

@@ -11,20 +11,25 @@ from typing import NamedTuple
 
 import torch
 
-from xclip_module import assemble, finetuning, heads, outcome, retrieving, searching
 from xclip_module.config import Config, keys
-from xclip_module.datasets.corpus import Corpus, Video
 from xclip_module.datasets.video_check import check_videos
 from xclip_module.errors import DataError, DiskError, WeightsError
-from xclip_module.probe_data import ProbeData, load_probe_corpus, load_windows, rows_of, scored_config, stacked
-from xclip_module.probe_fit import learnable
-from xclip_module.progress import Progress
-from xclip_module.recipes import with_recipe
-from xclip_module.run import Run
+from xclip_module.finetune import run as finetuning
+from xclip_module.finetune.log import clock, peak_memory
+from xclip_module.finetune.recipe import with_recipe
+from xclip_module.interface import Corpus, Video
+from xclip_module.probe.fit import learnable
+from xclip_module.probe.windows import ProbeData, load_probe_corpus, load_windows, rows_of, scored_config, stacked
+from xclip_module.run.launch import Run
+from xclip_module.run.progress import Progress
+from xclip_module.tasks.localisation import head as heads
+from xclip_module.tasks.localisation import judge as outcome
+from xclip_module.tasks.localisation import score as assemble
+from xclip_module.tasks.retrieval import score as retrieving
+from xclip_module.tasks.retrieval import write as searching
+from xclip_module.tasks.training_data import forecast_frames, load_clips
 from xclip_module.training import checkpoint
 from xclip_module.training.linear import fit, make_problem
-from xclip_module.training_data import forecast_frames, load_clips
-from xclip_module.training_log import clock, peak_memory
 
 # A penalty of the middle, and how many the sweep tries.
 _TRIAL_PENALTY = 1.0

@@ -9,8 +9,8 @@ import torch
 
 from xclip_module.benchmark.meter import measured, table
 from xclip_module.benchmark.video import FPS, write_long_video
-from xclip_module.datasets.probe import probe
-from xclip_module.datasets.video import frame_times, read_frames
+from xclip_module.video.inspect import probe
+from xclip_module.video.readers import frame_times, read_frames
 
 
 def run(device: torch.device, *, seconds: int) -> str:

@@ -9,14 +9,13 @@ from threadpoolctl import threadpool_limits
 
 from xclip_module.benchmark.meter import Cost, measured, table
 from xclip_module.benchmark.video import write_long_video
-from xclip_module.datasets.augment import Augmentation, augment
-from xclip_module.datasets.corpus import Video
-from xclip_module.datasets.feature_pass import Reading
-from xclip_module.datasets.features import FeatureStore
-from xclip_module.datasets.frame_cache import Frames, cached_frames, stored_side, video_frames
-from xclip_module.datasets.stored_frames import Place, make_grid
-from xclip_module.datasets.windows import Sampling
-from xclip_module.distributed import World
+from xclip_module.features.frame_cache import Frames, cached_frames, stored_side, video_frames
+from xclip_module.features.store import FeatureStore
+from xclip_module.features.stored_frames import Place, make_grid
+from xclip_module.features.video_pass import Reading
+from xclip_module.interface import Sampling, Video
+from xclip_module.run.distributed import World
+from xclip_module.training.batches.augment import Augmentation, augment
 
 _CLIPS = 40
 _SAMPLING = Sampling(16.0, 16, 4.0)

@@ -14,17 +14,15 @@ from sklearn.metrics import roc_auc_score
 
 from xclip_module.benchmark.meter import measured, table
 from xclip_module.config import EvalConfig
-from xclip_module.datasets.cholec80 import PHASES, PROCEDURE_ORDERS, read_labels
-from xclip_module.datasets.corpus import Segment
-from xclip_module.datasets.layout import find_layout, video_id
+from xclip_module.datasets.cholec80.corpus import PHASES, PROCEDURE_ORDERS, read_labels
+from xclip_module.datasets.cholec80.layout import find_layout, video_id
 from xclip_module.errors import DataError
-from xclip_module.evaluation.answers import Answer, Question, answer
 from xclip_module.evaluation.frames import labels_at
 from xclip_module.evaluation.localisation import localise_pairs, metrics
-from xclip_module.evaluation.proposals import scan_statistic, suppress
-from xclip_module.evaluation.scoring import Curve
-from xclip_module.evaluation.segments import Moment, Pair
-from xclip_module.evaluation.tracks import PROCEDURE, QUERY_SET, SIMILARITY, standardise
+from xclip_module.interface import Answer, Curve, Moment, Pair, Question, Segment
+from xclip_module.moments.answers import answer
+from xclip_module.moments.proposals import scan_statistic, suppress
+from xclip_module.moments.tracks import PROCEDURE, QUERY_SET, SIMILARITY, standardise
 
 _STRIDE = 4.0
 _TRACKS = (SIMILARITY, QUERY_SET, PROCEDURE)

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from xclip_module.benchmark.meter import Cost, measured, table
 from xclip_module.config import Config
-from xclip_module.datasets.cholec80 import PHASES, TOOLS
-from xclip_module.datasets.corpus import Query
-from xclip_module.datasets.features import FeatureStore
-from xclip_module.probe_data import Windows
-from xclip_module.probe_fit import Fitter
+from xclip_module.datasets.cholec80.corpus import PHASES, TOOLS
+from xclip_module.features.store import FeatureStore
+from xclip_module.interface import Query
+from xclip_module.probe.fit import Fitter
+from xclip_module.probe.windows import Windows
 from xclip_module.training.linear import fit, make_problem
 
 # Seconds of video that Cholec80 has, as a sample a second, and how they lie in 80 videos.

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from xclip_module.benchmark.meter import Cost, measured, table
 from xclip_module.benchmark.similarity import FRAMES, WIDTH, WORDS, released, with_header
-from xclip_module.distributed import World
 from xclip_module.evaluation.retrieval import retrieval_metrics
 from xclip_module.evaluation.retrieval_scoring import facts_line, score_matrix, two_stage
 from xclip_module.interface import Embeddings
 from xclip_module.models.similarity import normalise
+from xclip_module.run.distributed import World
 
 KEEP = 100
 # Texts and videos that the released evaluation is measured on with its header: one block of texts.

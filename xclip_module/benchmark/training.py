@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from transformers import CLIPConfig, CLIPModel
 
-from xclip_module import precision
 from xclip_module.benchmark.meter import Cost, measured, table
 from xclip_module.benchmark.models import vit_b
-from xclip_module.distributed import World
-from xclip_module.finetuning import make_calls
+from xclip_module.finetune.run import make_calls
 from xclip_module.interface import Batch
 from xclip_module.models.parameters import checkpoint_activations_
+from xclip_module.run import precision
+from xclip_module.run.distributed import World
 from xclip_module.training.grad_cache import backward
 
 _WORDS, _SIDE, _VOCABULARY = 32, 224, 49408

@@ -12,22 +12,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from xclip_module import precision
 from xclip_module.benchmark.meter import Cost, measured, table
 from xclip_module.benchmark.models import frame_flops, matmul_rate, vit_b
 from xclip_module.benchmark.video import write_long_video
-from xclip_module.datasets.corpus import Video
-from xclip_module.datasets.feature_pass import Reading, feature_pass
-from xclip_module.datasets.features import FeatureStore
-from xclip_module.datasets.probe import probe
-from xclip_module.datasets.transform import to_square
-from xclip_module.datasets.video import frame_times, read_frames
-from xclip_module.datasets.windows import Sampling, clip_rows, curve_times
-from xclip_module.evaluation.encoding import encode_frames, to_pixels
-from xclip_module.evaluation.scoring import score_stored
-from xclip_module.interface import Embeddings
+from xclip_module.features.encoding import encode_frames, to_pixels
+from xclip_module.features.scoring import score_stored
+from xclip_module.features.store import FeatureStore
+from xclip_module.features.video_pass import Reading, feature_pass
+from xclip_module.interface import Embeddings, Sampling, Video, clip_rows, curve_times
 from xclip_module.models.two_tower import TwoTower
-from xclip_module.progress import Progress
+from xclip_module.run import precision
+from xclip_module.run.progress import Progress
+from xclip_module.video.inspect import probe
+from xclip_module.video.readers import frame_times, read_frames
+from xclip_module.video.transform import to_square
 
 _QUERIES = 14
 _SAMPLING = Sampling(clip_seconds=16.0, frames_per_clip=16, stride_seconds=4.0)

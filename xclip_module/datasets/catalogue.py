@@ -4,12 +4,10 @@ import shlex
 from collections.abc import Callable
 
 from xclip_module.config import DataConfig
-from xclip_module.datasets.cholec80 import load_cholec80, load_demo
-from xclip_module.datasets.corpus import Corpus, Query
-from xclip_module.datasets.frame_folder import FrameFolder
+from xclip_module.datasets.cholec80.corpus import load_cholec80, load_demo
 from xclip_module.datasets.moments import load_moments, load_recordings, split_queries
-from xclip_module.datasets.windows import Sampling
 from xclip_module.errors import ConfigError, DataError
+from xclip_module.interface import Corpus, FrameFolder, Query, Sampling
 from xclip_module.sections import RETRIEVAL_NAMES
 
 LOADERS: dict[str, Callable[[DataConfig], Corpus]] = {

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from xclip_module.config import DataConfig
-from xclip_module.datasets.corpus import Corpus, Missing, Query, Segment, Video, split_hash
-from xclip_module.datasets.layout import VIDEO_SUFFIXES
+from xclip_module.datasets.cholec80.layout import VIDEO_SUFFIXES
 from xclip_module.errors import ConfigError, DataError
-from xclip_module.json_lines import read_json_lines
+from xclip_module.interface import Corpus, Missing, Query, Segment, Video, split_hash
+from xclip_module.run.json_lines import read_json_lines
 
 # The column names that the thesis' own files use, first ours.
 _COLUMNS = {

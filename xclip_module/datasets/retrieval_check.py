@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from xclip_module.datasets.retrieval import BENCHMARKS, RetrievalSplit, Split, find_benchmark, load_split
-from xclip_module.datasets.video_search import index_videos
+from xclip_module.datasets.retrieval.benchmarks import BENCHMARKS, RetrievalSplit, Split, find_benchmark, load_split
+from xclip_module.datasets.retrieval.video_index import index_videos
 from xclip_module.errors import DataError, UserError
 
 _SHOWN = 5

@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from xclip_module.datasets.corpus import Video
-from xclip_module.datasets.feature_pass import Reading, check_length, default_threads
-from xclip_module.datasets.stored_frames import open_source
-from xclip_module.datasets.video import choose_reader, read_with
 from xclip_module.errors import DataError
+from xclip_module.features.stored_frames import open_source
+from xclip_module.features.video_pass import Reading, check_length, default_threads
+from xclip_module.interface import Video
+from xclip_module.video.readers import choose_reader, read_with
 
 
 def check_videos(videos: Sequence[Video], reading: Reading, *, is_deep: bool) -> Iterator[tuple[Video, str]]:

@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from xclip_module.evaluation.segments import Pair, tious
+from xclip_module.evaluation.segments import tious
+from xclip_module.interface import Pair
 
 
 class BoundaryError(NamedTuple):

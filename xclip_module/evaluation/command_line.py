@@ -5,8 +5,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from xclip_module import storage
 from xclip_module.errors import DiskError, UserError
+from xclip_module.run import storage
 
 
 def print_result(produce: Callable[[], str]) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from xclip_module.evaluation.frames import labels_at
-from xclip_module.evaluation.segments import Moment, Segment
+from xclip_module.interface import Moment, Segment
 
 _BINS = 200
 # Places that are looked at in each bin.

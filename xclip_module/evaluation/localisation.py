@@ -15,19 +15,19 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from xclip_module import storage
 from xclip_module.errors import DiskError, UserError
 from xclip_module.evaluation.moment_files import read_files
 from xclip_module.evaluation.segments import (
     AVERAGED,
     THRESHOLDS,
     Judged,
-    Pair,
     PairResult,
     average_precisions,
     judge,
     judge_pair,
 )
+from xclip_module.interface import Pair
+from xclip_module.run import storage
 
 MEAN = "0.5:0.95"
 

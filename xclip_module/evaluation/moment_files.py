@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from xclip_module.errors import DataError
-from xclip_module.evaluation.segments import Moment, Pair, Segment, clean
-from xclip_module.json_lines import read_json_lines
+from xclip_module.evaluation.segments import clean
+from xclip_module.interface import Moment, Pair, Segment
+from xclip_module.run.json_lines import read_json_lines
 
 _TRUTH = "qid, query, vid, duration, relevant_windows [[start, end], …]"
 _PREDICTION = "qid, pred_relevant_windows [[start, end, score], …]"

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from xclip_module.collectives import fill_rows
-from xclip_module.distributed import World, share
 from xclip_module.errors import ConfigError
 from xclip_module.evaluation.retrieval import top_videos
 from xclip_module.evaluation.similarity_files import blocks, check_finite_matrix
 from xclip_module.interface import Embeddings, VideoTextModel
+from xclip_module.run.collectives import fill_rows
+from xclip_module.run.distributed import World, share
 
 Similarity = Callable[[Embeddings, Embeddings], Tensor]
 

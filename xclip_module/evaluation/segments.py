@@ -8,29 +8,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from xclip_module.interface import Moment, Pair, Segment
+
 # Decimal numbers: np.linspace(0.5, 0.95, 10)[8] is 0.8999999999999999 and would let other segments pass.
 THRESHOLDS = (0.3, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 # THRESHOLDS whose mean is "the" mAP, 0.5:0.05:0.95.
 AVERAGED = tuple(threshold for threshold in THRESHOLDS if threshold >= 0.5)
-
-Segment = tuple[float, float]
-
-
-class Moment(NamedTuple):
-    """One answer: when, and how sure (larger is surer; comparable between videos)."""
-
-    start: float
-    end: float
-    score: float
-
-
-class Pair(NamedTuple):
-    """One video, one query, its true segments (none = absent) and its predictions; all of positive length."""
-
-    query: str
-    video: str
-    truth: tuple[Segment, ...]
-    predictions: tuple[Moment, ...]
 
 
 class Judged(NamedTuple):

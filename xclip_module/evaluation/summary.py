@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from xclip_module.evaluation.answers import Answer
 from xclip_module.evaluation.frames import labels_at, pooled_ranking, rank_pair, sample_ap
 from xclip_module.evaluation.localisation import Localisation, localise_pairs, metrics, of_query, statistics
-from xclip_module.evaluation.segments import Pair, clean
+from xclip_module.evaluation.segments import clean
+from xclip_module.interface import Answer, Pair
 
 # Video -> query -> true segments; a pair that is not there is not annotated.
 Truth = Mapping[str, Mapping[str, Sequence[tuple[float, float]]]]

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from xclip_module import storage
 from xclip_module.models.saving import FORMAT, spec_to_json
 from xclip_module.models.spec import Tower, TwoTowerSpec
 from xclip_module.models.tokenizer import END, START, byte_letters, clip_tokenizer
+from xclip_module.run import storage
 
 _VOCABULARY = 1024
 _PRIVATE = 0xE000  # first letter of Unicode's private use area

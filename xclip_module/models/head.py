@@ -14,10 +14,10 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from xclip_module import storage
 from xclip_module.errors import WeightsError
 from xclip_module.models.files import weights_errors
 from xclip_module.models.temporal_head import TemporalHead
+from xclip_module.run import storage
 
 FORMAT = "xclip_module.head"
 _VERSION = 1

@@ -8,12 +8,12 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from xclip_module import storage
 from xclip_module.models.ms_xclip import MicrosoftXClip
 from xclip_module.models.official import to_official
 from xclip_module.models.spec import TwoTowerSpec
 from xclip_module.models.tokenizer import ClipTokenizer
 from xclip_module.models.two_tower import TwoTower
+from xclip_module.run import storage
 
 FORMAT = "xclip_module.two_tower"
 

@@ -9,15 +9,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from xclip_module import storage
 from xclip_module.errors import DataError, UserError
-from xclip_module.reporting import probing, retrieval_comparison, tables, training, verdicts
+from xclip_module.reporting import probing as probing
+from xclip_module.reporting import tables, training, verdicts
 from xclip_module.reporting.differences import Difference, bounds, paired
 from xclip_module.reporting.gap import gap_table, split_gap
 from xclip_module.reporting.page import render
 from xclip_module.reporting.picture import csv_text
+from xclip_module.reporting.retrieval import comparison as retrieval_comparison
 from xclip_module.reporting.run_files import RETRIEVAL, RunFiles, read_runs
 from xclip_module.reporting.tables import Cell, Column, Row, Table
+from xclip_module.run import storage
 
 _METRICS = ("AUROC", "AUPRC", "R1@0.5", "mIoU", "det_mAP@0.3", "det_mAP@0.5", "det_mAP@0.5:0.95", "pair_mAP@0.5")
 _HEAD = ("run", "track", "split", "metric", "value", "low", "high")

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import jinja2
 import numpy as np
 
-from xclip_module.reporting import cards, gap, probing, tables, training, verdicts
+from xclip_module.reporting import cards, gap, tables, training, verdicts
+from xclip_module.reporting import probing as probing
 from xclip_module.reporting.cards import Card
 from xclip_module.reporting.picture import Picture, clock
 

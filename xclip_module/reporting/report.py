@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from xclip_module.errors import UserError
-from xclip_module.reporting import markdown, probing, training
+from xclip_module.reporting import markdown, training
+from xclip_module.reporting import probing as probing
 from xclip_module.reporting.comparison import write_comparison
 from xclip_module.reporting.gap import GAP, trained_gap, what_val_chose
 from xclip_module.reporting.picture import clock

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from xclip_module import storage
 from xclip_module.errors import WeightsError
+from xclip_module.run import storage
 
 # What torch.load raises for files that are cut, empty, or no checkpoint at all.
 _UNREADABLE = (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError, AttributeError)

@@ -13,9 +13,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from xclip_module.collectives import gather_rows
-from xclip_module.distributed import World, share
 from xclip_module.interface import Batch, Embeddings
+from xclip_module.run.collectives import gather_rows
+from xclip_module.run.distributed import World, share
 from xclip_module.training.objectives import LOSSES, accuracy, floor
 
 

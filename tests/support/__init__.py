@@ -1,0 +1,1 @@
+"""What tests share: small data sets, models and runs, and how scripts are started."""

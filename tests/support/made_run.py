@@ -1,0 +1,146 @@
+"""A run of made-up scores with all its files, and how to read its pages."""
+
+import csv
+import html.parser
+import json
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+
+from xclip_module.config import Config
+from xclip_module.interface import Corpus, Curve, Missing, Query, Sampling, Video
+from xclip_module.reporting import report
+from xclip_module.run.distributed import World
+from xclip_module.run.launch import Run
+from xclip_module.tasks.localisation import judge as outcome
+from xclip_module.tasks.localisation import write as outputs
+from xclip_module.tasks.localisation.score import Scored
+
+SECONDS, STRIDE = 60.0, 2.0
+EVIL = "<script>alert('&')</script>"
+
+
+LONG = "the surgeon carefully separates the gallbladder from the liver bed while the assistant retracts $5 or $6"
+
+
+QUERIES = (
+    Query("Preparation", "trocars are placed", "phase"),
+    Query("Dissection", LONG, "phase"),
+    Query(EVIL, EVIL, "phase"),
+    Query("Hook", "a hook", "tool"),
+    Query("Bag", "a bag", "tool"),
+)
+
+
+def corpus():
+    """Two training, three val, three test videos; `Bag` happens in no test video."""
+    rng = np.random.default_rng(1)
+    videos, moments = [], {}
+    for number, split in enumerate(["train"] * 2 + ["val"] * 3 + ["test"] * 3):
+        name = f"video{number}" if number else "a<b>&c"
+        first, second = (float(cut) for cut in np.sort(rng.uniform(10, 50, 2)))
+        spans = [((0.0, first),), ((first, second),), ((second, SECONDS),), ((5.0, 12.0), (30.0, 44.0))]
+        bag = () if split == "test" else ((20.0, 30.0),)
+        moments[name] = {query.name: found for query, found in zip(QUERIES, [*spans, bag], strict=True)}
+        videos.append(Video(name, Path(name), split, SECONDS, 2.0))
+    missing = (Missing("video99", "test", f"no file {EVIL}"),)
+    return Corpus("made up", tuple(videos), QUERIES, moments, "made up, split 0123456789ab, prompts x.csv", missing)
+
+
+def curves(known, seed=0):
+    rng = np.random.default_rng(seed)
+    times = np.arange(STRIDE / 2, SECONDS, STRIDE)
+    for video in known.videos:
+        if video.split != "train":
+            yield Curve(video.id, times, rng.normal(size=(len(known.queries), len(times))).astype(np.float32), SECONDS)
+
+
+class Made:
+    """A run of made-up scores, in its folder."""
+
+    def __init__(self, folder, known=None, seed=0, track="similarity-only"):
+        known = known or corpus()
+        config = Config()
+        self.config = replace(config, eval=replace(config.eval, track=track, bootstrap=50))
+        model = SimpleNamespace(
+            protocol="tiny",
+            digest=lambda: "d" * 32,
+            stored_digest=lambda: "d" * 32,
+            picture=SimpleNamespace(size=32),
+        )
+        self.setup = SimpleNamespace(
+            probe=None,
+            corpus=known,
+            model=model,
+            sampling=Sampling(4.0, 4, STRIDE),
+            precision="fp32",
+            is_untrained=True,
+        )
+        scored = Scored(list(curves(known, seed)), {}, {one.id: one.why for one in known.missing})
+        self.found = outcome.conclude(self.config, self.setup, scored)
+        self.metrics, self.folder = self.found.metrics, folder
+        run = Run(folder, World(0, 1, torch.device("cpu")), is_terminal=False)
+        folder.mkdir()
+        run.write_json("config.json", {"run": {"seed": 42}})
+        run.write_json("environment.json", {"commit": "abc"})
+        outputs.write(self.config, self.setup, scored, self.found, run=run, environment=f"gpu {EVIL}")
+        self.page = (folder / "report.html").read_text()
+
+
+class Rows(html.parser.HTMLParser):
+    """Every row of every table as the texts of its cells, without the small print."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.rows, self.depth, self.small = [], False, False
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        if tag == "tr":
+            self.rows.append([])
+        elif tag in ("th", "td"):
+            self.rows[-1].append("")
+            self.depth = True
+        self.small |= tag == "small"
+
+    def handle_endtag(self, tag):
+        self.depth &= tag not in ("th", "td")
+        self.small &= tag != "small"
+
+    def handle_data(self, data):
+        if self.depth and not self.small:
+            self.rows[-1][-1] += data
+
+    def starting(self, label):
+        return [row[1:] for row in self.rows if row and row[0] == label]
+
+
+def percent(value):
+    return "–" if value is None else f"{100 * value:.1f}"
+
+
+def section(page, split):
+    """The part of the page that belongs to one split."""
+    return page.split(f'<h2 id="{split}">')[1].split("<h2 ")[0]
+
+
+def compare(*folders, output):
+    return report.main([*map(str, folders), "--output", str(output)])
+
+
+def copy_of(run, folder, *, change=lambda metrics: None):
+    folder.mkdir(parents=True)
+    for name in ("bootstrap.npz", "config.json", "environment.json"):
+        (folder / name).write_bytes((run.folder / name).read_bytes())
+    metrics = json.loads((run.folder / "metrics.json").read_text())
+    change(metrics)
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    return folder
+
+
+def read_csv(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))

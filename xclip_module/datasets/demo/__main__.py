@@ -1,0 +1,39 @@
+"""`python -m xclip_module.datasets.demo`: draws the demo data set anew."""
+
+import argparse
+import logging
+import multiprocessing
+from collections.abc import Sequence
+from pathlib import Path
+
+from xclip_module.datasets.demo import plan
+from xclip_module.datasets.demo.writing import LOG, SEED, write_video
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line: writes the whole set, or the named videos of it."""
+    parser = argparse.ArgumentParser(prog="python -m xclip_module.datasets.demo", description=main.__doc__)
+    parser.add_argument(
+        "--out", type=Path, default=Path("data/demo"), help="folder to write into (default: %(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=SEED, help="another seed, another set (default: %(default)s)")
+    parser.add_argument("--videos", default="", help="numbers with commas between, such as 01,07 (default: all)")
+    parser.add_argument("--processes", type=int, default=2, help="videos drawn side by side (default: %(default)s)")
+    options = parser.parse_args(arguments)
+    known = [number for numbers in plan.SPLITS.values() for number in numbers]
+    numbers = [int(number) for number in options.videos.split(",") if number] or known
+    if not set(numbers) <= set(known):
+        parser.error(f"--videos {options.videos}: expected numbers from {known[0]:02d} to {known[-1]:02d}")
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    jobs = [(options.out, options.seed, number) for number in numbers]
+    with multiprocessing.get_context("spawn").Pool(min(options.processes, len(jobs))) as pool:
+        for line in pool.imap(_write_job, jobs):
+            LOG.info(line)
+
+
+def _write_job(job: tuple[Path, int, int]) -> str:
+    return write_video(*job)
+
+
+if __name__ == "__main__":
+    main()

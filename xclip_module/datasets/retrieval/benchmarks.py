@@ -1,0 +1,216 @@
+"""The text-video retrieval benchmarks: which sentences, which videos, and whose sentence is whose.
+
+Letters: Q texts, C videos.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from xclip_module.config import nearest
+from xclip_module.datasets.retrieval import clips as clips
+from xclip_module.datasets.retrieval import paragraphs as paragraphs
+from xclip_module.datasets.retrieval.annotation_files import Annotated, Span
+from xclip_module.datasets.retrieval.video_index import VideoIndex, find_videos
+from xclip_module.errors import ConfigError, DataError
+
+
+class RetrievalSplit(NamedTuple):
+    """One split of a benchmark.
+
+    texts: [Q] sentences, in the order of the released loader.  videos: [C] ids, in the order of their first sentence.
+    text_to_video: [Q] int64, the video of each text.
+    spans: [C] first and last second that are looked at, None = the whole video.
+    files: id -> file, of the videos that were found.  missing: ids of the others, in order.
+    without_text: ids that the split's list names without a sentence; they take no part.
+    sources: the annotation files.
+    """
+
+    name: str
+    split: str
+    texts: tuple[str, ...]
+    videos: tuple[str, ...]
+    text_to_video: np.ndarray
+    spans: tuple[Span | None, ...]
+    files: Mapping[str, Path]
+    missing: tuple[str, ...]
+    without_text: tuple[str, ...]
+    sources: tuple[Path, ...]
+
+    @property
+    def pairs(self) -> tuple[tuple[str, str], ...]:
+        """[Q] (video id, sentence)."""
+        owners = (self.videos[video] for video in self.text_to_video.tolist())
+        return tuple(zip(owners, self.texts, strict=True))
+
+    @property
+    def captions(self) -> np.ndarray:
+        """[C] int64, how many texts each video has."""
+        return np.bincount(self.text_to_video, minlength=len(self.videos))
+
+    @property
+    def digest(self) -> str:
+        """Twelve hex digits that change with any pair and with their order."""
+        lines = "\n".join(f"{video}\t{text}" for video, text in self.pairs)
+        return hashlib.sha256(lines.encode(errors="surrogatepass")).hexdigest()[:12]
+
+    @property
+    def file_digest(self) -> str:
+        """As `digest`, and with any video's file that becomes larger or smaller."""
+        sizes = [self.files[name].stat().st_size if name in self.files else -1 for name in self.videos]
+        return hashlib.sha256(f"{self.digest} {sizes}".encode()).hexdigest()[:12]
+
+    @property
+    def protocol(self) -> str:
+        """One line for the results: which texts and videos these are."""
+        absent = f" ({len(self.missing)} without file)" if self.missing else ""
+        return f"{self.name} {self.split}, {len(self.texts)} texts, {len(self.videos)} videos{absent}, {self.digest}"
+
+    def only_found(self) -> "RetrievalSplit":
+        """Without the missing videos and their texts, in the same order.
+
+        The released loaders of LSMDC, DiDeMo and ActivityNet do so in silence: scores on a smaller gallery are higher.
+        """
+        kept = np.array([video in self.files for video in self.videos], bool)
+        rows = np.flatnonzero(kept[self.text_to_video])
+        number = np.cumsum(kept) - 1
+        return self._replace(
+            texts=tuple(self.texts[row] for row in rows.tolist()),
+            videos=tuple(video for video in self.videos if video in self.files),
+            text_to_video=number[self.text_to_video[rows]],
+            spans=tuple(span for span, is_kept in zip(self.spans, kept, strict=True) if is_kept),
+            missing=(),
+        )
+
+
+class Split(NamedTuple):
+    """How one split is read, and how many videos and texts it has as published; 0 = not published.
+
+    read: annotation folder and `key` -> what they say.
+    """
+
+    read: Callable[[Path, str], Annotated]
+    key: str
+    videos: int
+    texts: int
+
+
+class Benchmark(NamedTuple):
+    """The splits of a benchmark.
+
+    reported: the split whose scores are published.
+    file_names: id -> names under which its file may lie, best first.
+    """
+
+    splits: Mapping[str, Split]
+    reported: str
+    file_names: Callable[[str], tuple[str, ...]]
+
+
+# Counts: the papers' and those of the files that CLIP4Clip's guide names. Of DiDeMo's 8395 training videos its list
+# has 8392; of ActivityNet's 10024 and 4926 ids 10009 and 4917 have captions. How many clips LSMDC's two larger files
+# have is published nowhere.
+_MSRVTT_TEST = Split(clips.read_msrvtt_test, "MSRVTT_JSFUSION_test.csv", 1000, 1000)
+_MMACTION2_TEST = Split(clips.read_mmaction2, "test_JSFUSION.json", 1000, 1000)
+_MSVD = {"train": (1200, 48774), "val": (100, 4290), "test": (670, 27763)}
+
+BENCHMARKS: Mapping[str, Benchmark] = {
+    "msrvtt-9k": Benchmark(
+        {"train": Split(clips.read_msrvtt_train, "MSRVTT_train.9k.csv", 9000, 180000), "test": _MSRVTT_TEST},
+        "test",
+        clips.msrvtt_names,
+    ),
+    "msrvtt-7k": Benchmark(
+        {"train": Split(clips.read_msrvtt_train, "MSRVTT_train.7k.csv", 7010, 140200), "test": _MSRVTT_TEST},
+        "test",
+        clips.msrvtt_names,
+    ),
+    "msvd": Benchmark(
+        {split: Split(clips.read_msvd, split, *known) for split, known in _MSVD.items()}, "test", clips.own_name
+    ),
+    "lsmdc": Benchmark(
+        {
+            "train": Split(clips.read_lsmdc, "LSMDC16_annos_training.csv", 0, 101079),
+            "val": Split(clips.read_lsmdc, "LSMDC16_annos_val.csv", 0, 7408),
+            "test": Split(clips.read_lsmdc, "LSMDC16_challenge_1000_publictect.csv", 1000, 1000),
+        },
+        "test",
+        clips.own_name,
+    ),
+    "didemo": Benchmark(
+        {
+            "train": Split(paragraphs.read_didemo, "train", 8392, 8392),
+            "val": Split(paragraphs.read_didemo, "val", 1065, 1065),
+            "test": Split(paragraphs.read_didemo, "test", 1004, 1004),
+        },
+        "test",
+        paragraphs.didemo_names,
+    ),
+    "activitynet": Benchmark(
+        {
+            "train": Split(paragraphs.read_activitynet, "train", 10009, 10009),
+            "val": Split(paragraphs.read_activitynet, "val", 4917, 4917),
+        },
+        "val",
+        paragraphs.activitynet_names,
+    ),
+    "msrvtt-9k-mmaction2": Benchmark(
+        {"train": Split(clips.read_mmaction2, "train_9k.json", 9000, 180000), "test": _MMACTION2_TEST},
+        "test",
+        clips.msrvtt_names,
+    ),
+    "msrvtt-7k-mmaction2": Benchmark(
+        {"train": Split(clips.read_mmaction2, "train_7k.json", 7010, 140200), "test": _MMACTION2_TEST},
+        "test",
+        clips.msrvtt_names,
+    ),
+    "msvd-mmaction2": Benchmark(
+        {split: Split(clips.read_mmaction2, f"{split}.json", *known) for split, known in _MSVD.items()},
+        "test",
+        clips.own_name,
+    ),
+}
+
+
+def find_benchmark(name: str) -> Benchmark:
+    """A benchmark by its name. Raises ConfigError naming the nearest."""
+    if name not in BENCHMARKS:
+        raise ConfigError(f"unknown benchmark {name}", why=nearest(name, BENCHMARKS))
+    return BENCHMARKS[name]
+
+
+def load_split(name: str, split: str, *, annotations: Path, videos: VideoIndex) -> RetrievalSplit:
+    """One split of a benchmark, with the files of its videos.
+
+    annotations: the folder with the files that CLIP4Clip's guide (or MMAction2's preparation) provides, at any depth.
+    videos: `index_videos` of the folder with the videos.
+    MSR-VTT has no val, ActivityNet no test split: the released code chooses its epoch on the split that it reports.
+    Raises ConfigError for an unknown name or split, DataError for annotations that are missing or broken; what
+    videos are missing stands in the result.
+    """
+    benchmark = find_benchmark(name)
+    if split not in benchmark.splits:
+        raise ConfigError(f"{name} has no split {split}", why=f"it has {', '.join(benchmark.splits)}")
+    found = benchmark.splits[split].read(annotations, benchmark.splits[split].key)
+    if not found.pairs:
+        places = ", ".join(map(str, found.sources)) or str(annotations)
+        raise DataError(
+            f"no sentence in {name} {split}", places, "expected pairs of video and text", "download it again"
+        )
+    order = {video: number for number, video in enumerate(dict.fromkeys(video for video, _ in found.pairs))}
+    files = find_videos(videos, {video: benchmark.file_names(video) for video in order})
+    return RetrievalSplit(
+        name=name,
+        split=split,
+        texts=tuple(text for _, text in found.pairs),
+        videos=tuple(order),
+        text_to_video=np.array([order[video] for video, _ in found.pairs], np.int64),
+        spans=tuple(found.spans.get(video) for video in order),
+        files=files,
+        missing=tuple(video for video in order if video not in files),
+        without_text=found.without_text,
+        sources=found.sources,
+    )

@@ -1,0 +1,31 @@
+"""The words that everything exchanges: records and protocols, and the grid of times that all rooms share."""
+
+from xclip_module.interface.corpus import Corpus, Missing, Query, Segment, Video, split_hash
+from xclip_module.interface.models import Batch, Embeddings, Picture, VideoTextModel
+from xclip_module.interface.moments import Answer, Curve, Moment, Pair, Question
+from xclip_module.interface.sampling import Sampling, clip_rows, curve_times
+from xclip_module.interface.video import FrameFolder, PacketTable, VideoInfo
+
+__all__ = [
+    "Answer",
+    "Batch",
+    "Corpus",
+    "Curve",
+    "Embeddings",
+    "FrameFolder",
+    "Missing",
+    "Moment",
+    "PacketTable",
+    "Pair",
+    "Picture",
+    "Query",
+    "Question",
+    "Sampling",
+    "Segment",
+    "Video",
+    "VideoInfo",
+    "VideoTextModel",
+    "clip_rows",
+    "curve_times",
+    "split_hash",
+]

@@ -1,0 +1,231 @@
+"""The pictures of a run: from answers and truth to arrays that the reporting room draws."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from xclip_module.evaluation.boundaries import BoundaryError, boundary_errors
+from xclip_module.evaluation.frames import CurvePoints, labels_at, precision_recall_points, roc_points
+from xclip_module.evaluation.segments import THRESHOLDS, clean
+from xclip_module.interface import Answer, Corpus, Pair
+from xclip_module.reporting import plots, training
+from xclip_module.reporting.page import Pictures
+from xclip_module.reporting.palette import query_colours
+from xclip_module.reporting.picture import Picture, csv_text, svg_bytes
+from xclip_module.reporting.plots import Course, Line, Panel
+from xclip_module.reporting.probe_pictures import probe_pictures
+from xclip_module.reporting.ribbon import Ribbon, ribbon_csv, ribbon_figure
+from xclip_module.reporting.tables import Column, has_truth, number
+
+_CONTROLS = ("time prior", "random")
+_LOGGED = ("step", "loss", "floor", "lr", "grad_norm")
+# A running mean covers two lines in so many: a fortieth of the picture, one line where there are few.
+_LINES_PER_MEAN = 80
+
+
+def draw(metrics: Mapping[str, Any], answers: Sequence[Answer], corpus: Corpus) -> Pictures:
+    """All pictures of a run under its track; answers: of every video, as metrics were made from."""
+    known = {split: result for split, result in metrics["splits"].items() if has_truth(result)}
+    of_split = {split: [one for one in answers if one.video in set(result["ids"])] for split, result in known.items()}
+    overview = [*_map_pictures(known), *_boundary_pictures(of_split, corpus)]
+    splits = {split: list(_curve_pictures(split, own, corpus, metrics)) for split, own in of_split.items()}
+    ribbons = {one.video: _ribbon_picture(one, corpus) for one in answers}
+    return Pictures(overview, splits, ribbons, training_picture(metrics), probe_pictures(metrics))
+
+
+def training_picture(metrics: Mapping[str, Any]) -> Picture | None:
+    """Loss, learning rate and validations of a fine-tuned run; None for other runs and where no step was logged."""
+    found = metrics.get("training")
+    if not found or not found["curve"]:
+        return None
+    course = _course(found)
+    number_of = " of ".join(f"{found[name]} {name}" for name in ("texts", "clips", "videos") if name in found)
+    title = f"Training: {number_of}, {found['steps']} steps; the weights of step {course.kept} were kept"
+    split = training.validated_on(found)
+    known = metrics["splits"].get(split)
+    checked = f"Validation on {split}" + (f", {known['videos']} videos" if known else "")
+    checked += " (before training → kept step)"
+    figure = plots.training_figure(course, title=title, checked=checked)
+    means = zip(
+        *([None if np.isnan(x) else x for x in part.tolist()] for part in (course.mean, course.floor)), strict=True
+    )
+    lines = ([*map(row.get, _LOGGED), *both] for row, both in zip(found["curve"], means, strict=True))
+    numbers = {"": csv_text([*_LOGGED, "loss, running mean", "floor, running mean"], lines)}
+    if course.values:
+        names = ["step", *_known(found)]
+        numbers[".validations"] = csv_text(names, ([*map(row.get, names)] for row in found["validations"]))
+    return _picture(training.PICTURE, title, figure, numbers)
+
+
+def _known(found: Mapping[str, Any]) -> dict[str, Column]:
+    """Metrics of which some validation holds a value."""
+    values = {column: training.series(found["validations"], column.key) for column in training.columns(found)}
+    return {column.key: column for column, own in values.items() if np.isfinite(own).any()}
+
+
+def _course(found: Mapping[str, Any]) -> Course:
+    """The arrays of metrics.json's "training"; of retrieval's two directions text → video."""
+    rows, checks = found["curve"], found["validations"]
+    loss = training.series(rows, "loss")
+    window = 2 * (len(rows) // _LINES_PER_MEAN) + 1
+    drawn = {key: column for key, column in _known(found).items() if not key.startswith("v2t/")}
+    return Course(
+        steps=training.series(rows, "step"),
+        loss=loss,
+        mean=training.running_mean(loss, window),
+        floor=training.running_mean(training.series(rows, "floor"), window),
+        rate=training.series(rows, "lr"),
+        window=window,
+        checked=training.series(checks, "step"),
+        values={key: training.series(checks, key) for key in drawn},
+        kept=training.kept_step(found),
+        monitor=found["monitor"] if training.is_best(found) else "",
+        ranks=frozenset(key for key, column in drawn.items() if column.kind == "rank"),
+        split=training.validated_on(found),
+    )
+
+
+def ribbon_of(one: Answer, corpus: Corpus) -> Ribbon:
+    """What is drawn of one video: phases by the largest ranking score, and the curves that rank its samples."""
+    truth = corpus.moments.get(one.video, {})
+    kinds = [query.kind for query in corpus.queries]
+    rows = np.flatnonzero([kind == "phase" for kind in kinds])
+    true_phase = predicted = None
+    if len(rows) > 1:
+        predicted = rows[one.ranking[rows].argmax(axis=0)]
+        labels = np.stack([labels_at(one.times, truth.get(corpus.queries[row].name, ())) for row in rows])
+        if labels.any():
+            true_phase = np.where(labels.any(axis=0), rows[labels.argmax(axis=0)], -1)
+    return Ribbon(
+        video=one.video,
+        times=one.times,
+        duration=one.duration,
+        scores=one.ranking,
+        names=[query.name for query in corpus.queries],
+        kinds=kinds,
+        truth=[truth.get(query.name) for query in corpus.queries],
+        moments=[one.moments[query.name] for query in corpus.queries],
+        true_phase=true_phase,
+        predicted=predicted,
+    )
+
+
+def _ribbon_picture(one: Answer, corpus: Corpus) -> Picture:
+    ribbon = ribbon_of(one, corpus)
+    shown = "truth, prediction, " if ribbon.true_phase is not None else ""
+    title = f"{one.video}: {shown}score of each query over time, each strip in its own range"
+    return _picture(f"ribbon_{one.video}", title, ribbon_figure(ribbon), ribbon_csv(ribbon))
+
+
+def _picture(name: str, title: str, figure: Figure, tables: Mapping[str, str]) -> Picture:
+    """tables: suffix -> text.  A name with folders, as of one's own recordings, keeps them: two never become one."""
+    return Picture(name, title, svg_bytes(figure), {f"{name}{suffix}.csv": text for suffix, text in tables.items()})
+
+
+def _curve_pictures(
+    split: str, answers: Sequence[Answer], corpus: Corpus, metrics: Mapping[str, Any]
+) -> Iterator[Picture]:
+    """PR and ROC of every query over the samples of all videos of a split."""
+    rows = metrics["splits"][split]["queries"]
+    kinds: list[tuple[str, str, Callable[..., CurvePoints | None], bool]] = [
+        ("PR", "AP", precision_recall_points, True),
+        ("ROC", "AUROC", roc_points, False),
+    ]
+    for kind, score, points_of, is_steps in kinds:
+        panels = [
+            panel
+            for row in range(len(corpus.queries))
+            if (panel := _panel(row, answers, corpus, rows, points_of, score))
+        ]
+        if not panels:
+            continue
+        labels = ("recall", "precision") if is_steps else ("false positive rate", "true positive rate")
+        title = f"{kind} per query, {split}: samples of {len(answers)} videos in one list, chance dashed"
+        figure = plots.curve_grid(panels, labels=labels, title=title, is_steps=is_steps)
+        points = ([one.name, *point] for one in panels for point in zip(one.x.tolist(), one.y.tolist(), strict=True))
+        notes = ([one.name, one.note, *one.chance] for one in panels)
+        heads = (["query", *labels], ["query", "title", "chance from", "chance to"])
+        numbers = {"": csv_text(heads[0], points), ".chance": csv_text(heads[1], notes)}
+        yield _picture(f"{kind.lower()}_{split}", title, figure, numbers)
+
+
+def _panel(
+    row: int,
+    answers: Sequence[Answer],
+    corpus: Corpus,
+    rows: Mapping[str, Any],
+    points_of: Callable[..., CurvePoints | None],
+    score: str,
+) -> Panel | None:
+    """One query's curve, or None where it is undefined."""
+    name = corpus.queries[row].name
+    own = [one for one in answers if name in corpus.moments.get(one.video, {})]
+    labels = [labels_at(one.times, corpus.moments[one.video][name]) for one in own]
+    points = points_of([one.ranking[row] for one in own], labels) if own else None
+    if points is None:
+        return None
+    prevalence = rows[name]["prevalence_pooled"]
+    is_pr = score == "AP"
+    # The last point of scikit-learn's PR curve, (0, 1), is none that scores reach; the step before it ends there.
+    y = np.append(points.y[:-1], points.y[-2]) if is_pr else points.y
+    keep = plots.thinned(points.x, y)
+    chance = (prevalence, prevalence) if is_pr else (0.0, 1.0)
+    value = rows[name]["AUPRC_pooled" if is_pr else "AUROC_pooled"]
+    note = f"pooled {score} {number(value)} % (chance {number(prevalence) if is_pr else 50})"
+    colour = query_colours([query.kind for query in corpus.queries])[row]
+    return Panel(f"{row + 1} {name}", note, points.x[keep], y[keep], chance, colour)
+
+
+def _map_pictures(splits: Mapping[str, Any]) -> Iterator[Picture]:
+    panels = {f"{split}, {result['videos']} videos": _lines(result) for split, result in splits.items()}
+    if not panels:
+        return
+    title = "det_mAP against tIoU per track (band: 95 % interval) and of controls (dashed)"
+    rows = [
+        [panel, line.name, limit, *(None if part is None else part[place] for part in line[1:])]
+        for panel, lines in panels.items()
+        for line in lines
+        for place, limit in enumerate(THRESHOLDS)
+    ]
+    table = csv_text(["split", "track or control", "tIoU", "det_mAP", "low", "high"], rows)
+    yield _picture("map_tiou", title, plots.map_figure(panels, THRESHOLDS, title=title), {"": table})
+
+
+def _lines(result: Mapping[str, Any]) -> list[Line]:
+    keys = [f"det_mAP@{limit:g}" for limit in THRESHOLDS]
+    lines = []
+    for name, track in result["tracks"].items():
+        bounds = [track["intervals"].get(key) or (np.nan, np.nan) for key in keys]
+        lines.append(Line(name, _floats(track["macro"], keys), *(list(edge) for edge in zip(*bounds, strict=True))))
+    known = [name for name in _CONTROLS if name in result["controls"]]
+    return lines + [Line(name, _floats(result["controls"][name], keys)) for name in known]
+
+
+def _floats(macro: Mapping[str, Any], keys: Sequence[str]) -> list[float]:
+    return [np.nan if macro[key] is None else macro[key] for key in keys]
+
+
+def _boundary_pictures(of_split: Mapping[str, Sequence[Answer]], corpus: Corpus) -> Iterator[Picture]:
+    pairs = {split: list(_pairs(own, corpus)) for split, own in of_split.items()}
+    found = {split: boundary_errors(own) for split, own in pairs.items()}
+    if not any(found.values()):
+        return
+    totals = {split: sum(bool(pair.truth) for pair in own) for split, own in pairs.items()}
+    title = "Boundary errors of first answers that overlap the truth (dashed: median; outermost bars: and beyond)"
+    panels = {
+        split: np.array([(one.start, one.end) for one in own], float).reshape(-1, 2) for split, own in found.items()
+    }
+    table = csv_text(["split", *BoundaryError._fields], ([split, *one] for split, own in found.items() for one in own))
+    counts = csv_text(["split", "answers", "pairs"], ([split, len(own), totals[split]] for split, own in found.items()))
+    numbers = {"": table, ".counts": counts}
+    yield _picture("boundary_errors", title, plots.boundary_figure(panels, totals, title=title), numbers)
+
+
+def _pairs(answers: Sequence[Answer], corpus: Corpus) -> Iterator[Pair]:
+    for one in answers:
+        truth = corpus.moments.get(one.video, {})
+        for name in (query.name for query in corpus.queries if query.name in truth):
+            segments = clean(truth[name], unique=True).kept
+            yield Pair(name, one.video, tuple(segments), tuple(clean(one.moments[name], unique=False).kept))

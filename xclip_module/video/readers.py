@@ -1,0 +1,107 @@
+"""Which frames, and who reads them.
+
+`auto` reads with PyAV wherever it can: at 1 frame per second it decodes half of what decord must, to the same pixels.
+decord reads on request, where its guard lets it.
+"""
+
+import functools
+import importlib.metadata
+import logging
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import av
+import numpy as np
+import PIL
+
+from xclip_module.interface import FrameFolder, VideoInfo
+from xclip_module.video import decord_reader, pyav_reader
+from xclip_module.video import frame_folder as frame_folder
+
+DECODERS = ("auto", "decord", "pyav")
+_READERS: dict[str, Any] = {"decord": decord_reader, "pyav": pyav_reader, "pillow": frame_folder}
+_log = logging.getLogger(__name__)
+
+
+def frame_times(duration: float, fps: float) -> np.ndarray:
+    """Every i / fps below `duration` in seconds; a rest of up to 1 ms is rounding and brings no further frame.
+
+    >>> frame_times(2.0, 1.0), frame_times(2.0004, 1.0), frame_times(0.04, 1.0), frame_times(0.3, 10)
+    (array([0., 1.]), array([0., 1.]), array([0.]), array([0. , 0.1, 0.2]))
+    """
+    slack = min(1e-3, 0.01 / fps)
+    count = max(int(np.ceil((duration - slack) * fps)), int(duration > 0))
+    return np.arange(count) / fps
+
+
+def choose_reader(source: VideoInfo | FrameFolder, decoder: str = "auto") -> str:
+    """The reader of a source: "pyav", "decord", or "pillow" for a folder of pictures.
+
+    Where decord is not to be trusted with a file, one line of the log names the file and the reason.
+    """
+    if isinstance(source, FrameFolder):
+        return "pillow"
+    if decoder not in DECODERS:
+        raise ValueError(f"decoder {decoder!r}, expected one of {DECODERS}")
+    if decoder == "pyav":
+        return "pyav"
+    refusal = decord_reader.refusal(source) if decoder == "decord" else source.decord_refusal
+    if refusal:
+        level = logging.WARNING if decoder == "decord" else logging.INFO
+        _log.log(level, "%s: read with PyAV, not decord: %s", source.path, refusal)
+    return "decord" if decoder == "decord" and not refusal else "pyav"
+
+
+@functools.cache
+def decoder_version(reader: str) -> str:
+    """Name and version of a reader as `choose_reader` names it, for the key under which features are stored."""
+    if reader == "decord":
+        return f"decord {_decord_version()}"
+    if reader == "pillow":
+        return f"pillow {PIL.__version__}"
+    libavcodec = ".".join(str(part) for part in av.library_versions["libavcodec"])
+    return f"pyav {av.__version__} libavcodec {libavcodec}"
+
+
+def _decord_version() -> str:
+    try:
+        return importlib.metadata.version("decord")
+    except importlib.metadata.PackageNotFoundError:
+        return "absent"
+
+
+def fresh_starts(source: VideoInfo | FrameFolder, times: np.ndarray, reader: str) -> np.ndarray:
+    """Indices into `times` at which a second reader can take over without doing anything twice; the first is 0."""
+    if isinstance(source, FrameFolder):
+        return np.arange(len(times))
+    # decord reads the whole file when it opens it.
+    return np.arange(min(len(times), 1)) if reader == "decord" else pyav_reader.fresh_starts(source, times)
+
+
+def read_frames(
+    source: VideoInfo | FrameFolder, times: np.ndarray, *, decoder: str = "auto", timeout_seconds: float = 120.0
+) -> Iterator[np.ndarray]:
+    """The picture on show at each of `times` (seconds, never falling), uint8 RGB [H, W, 3], one at a time.
+
+    Raises DataError where the source cannot be read; see `read_with`.
+    """
+    return read_with(choose_reader(source, decoder), source, times, timeout_seconds=timeout_seconds)
+
+
+def read_with(
+    reader: str, source: VideoInfo | FrameFolder, times: np.ndarray, *, timeout_seconds: float = 120.0
+) -> Iterator[np.ndarray]:
+    """As `read_frames`, by the reader that `choose_reader` named; do not write into a picture, it may come again.
+
+    Raises RuntimeError when continued in another process: decoders hang or return garbage across a fork.
+    """
+    pictures = _READERS[reader].read(source, times, timeout_seconds=timeout_seconds)
+    owner = os.getpid()
+    while True:
+        if os.getpid() != owner:
+            raise RuntimeError("a video reader was carried across a fork; open it in the process that reads")
+        picture = next(pictures, None)
+        if picture is None:
+            return
+        yield picture
