@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from xclip_module.datasets.cholec80.corpus import PHASES, TOOLS
-from xclip_module.datasets.demo import plan as plan
-from xclip_module.datasets.demo import writing
+from xclip_module.datasets.demo import __main__ as demo_command
+from xclip_module.datasets.demo import plan, writing
 from xclip_module.datasets.demo.scene import FIELD_RADIUS, HEIGHT, WIDTH
 from xclip_module.datasets.demo.tools import Pose, draw, visible_tip
 
@@ -158,7 +158,7 @@ def test_writes_the_three_files_of_a_video(operation, tmp_path, monkeypatch):
 
 def test_command_line_refuses_an_unknown_video(capsys):
     with pytest.raises(SystemExit):
-        writing.main(["--videos", "01,13"])
+        demo_command.main(["--videos", "01,13"])
     assert "expected numbers from 01 to 12" in capsys.readouterr().err
 
 

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Every picture encoded, or kept, once."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""What only fine-tuning does: the run, its files and its log."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Score curves to ranked moments."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""What only the linear probe does: heads on frozen features."""

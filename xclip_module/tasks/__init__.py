@@ -1,1 +1,1 @@
-"""TODO."""
+"""What is asked of videos and how it is judged."""

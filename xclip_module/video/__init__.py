@@ -1,1 +1,1 @@
-"""TODO."""
+"""Bytes of a file to pictures at times."""

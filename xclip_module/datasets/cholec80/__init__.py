@@ -1,1 +1,1 @@
-"""TODO."""
+"""Cholec80's files: layout, labels, splits and known counts."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Annotation files of the text-video retrieval benchmarks."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Pages, tables and pictures of text-video retrieval."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""What a step of training learns from: clips, sentences and which of them belong together."""
