@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from xclip_module.benchmark.meter import Cost, measured, table
-from xclip_module.config import Config
+from xclip_module.config import ProbeConfig
 from xclip_module.datasets.cholec80.corpus import PHASES, TOOLS
 from xclip_module.features.store import FeatureStore
 from xclip_module.interface import Query
@@ -62,7 +62,7 @@ def _sweep(windows: int, device: str) -> tuple[Cost, str]:
     videos = _videos(_case(windows + windows // 10, device), windows)
     train, val = videos[:_VIDEOS], videos[_VIDEOS:]
     with tempfile.TemporaryDirectory() as folder:
-        fitter = Fitter(Config(), _QUERIES, FeatureStore(Path(folder)))
+        fitter = Fitter(ProbeConfig(), _QUERIES, FeatureStore(Path(folder)))
         with measured(torch.device(device)) as cost:
             fitted = fitter.fit(train, val, otherwise={})
     rows = [row for kind in fitted.kinds for row in kind["sweep"]]

@@ -42,6 +42,7 @@ class Run:
         self.folder, self.world, self.is_terminal = folder, world, is_terminal
         self.signals = signals or Signals()
         self.status = Status(folder, world.rank)
+        self.environment = ""
 
     def write_json(self, name: str, value: Any) -> None:
         """Writes `<folder>/<name>` atomically."""
@@ -78,11 +79,12 @@ class Run:
                     kept.append(line)
         storage.write_text(path, "".join(kept))
 
-    def describe_environment(self, settings: dict[str, Any]) -> str:
-        """Writes environment.json and returns the same as a block to paste."""
+    def describe_environment(self, settings: dict[str, Any]) -> None:
+        """Writes environment.json; `environment` and the log then hold the same as a block to paste."""
         report = environment.describe(self.world.device, world_size=self.world.size, settings=settings)
         self.write_json("environment.json", report)
-        return environment.as_block(report)
+        self.environment = environment.as_block(report)
+        log.info("%s\n", self.environment)
 
 
 def launch(
