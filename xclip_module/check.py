@@ -12,7 +12,6 @@ from typing import NamedTuple
 import torch
 
 from xclip_module.config import Config, keys
-from xclip_module.datasets.video_check import check_videos
 from xclip_module.errors import DataError, DiskError, WeightsError
 from xclip_module.finetune import run as finetuning
 from xclip_module.finetune.log import clock, peak_memory
@@ -30,6 +29,7 @@ from xclip_module.tasks.retrieval import write as searching
 from xclip_module.tasks.training_data import forecast_frames, load_clips
 from xclip_module.training import checkpoint
 from xclip_module.training.linear import fit, make_problem
+from xclip_module.video.check import check_videos
 
 # A penalty of the middle, and how many the sweep tries.
 _TRIAL_PENALTY = 1.0

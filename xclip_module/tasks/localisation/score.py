@@ -16,7 +16,7 @@ from xclip_module.errors import ConfigError, DataError
 from xclip_module.features.encoding import encode_clips, encode_frames
 from xclip_module.features.scoring import check_finite, score_stored
 from xclip_module.features.store import FeatureStore
-from xclip_module.features.video_pass import Arrays, Encode, Reading, feature_pass
+from xclip_module.features.video_pass import Arrays, Encode, feature_pass
 from xclip_module.interface import Corpus, Curve, Embeddings, Sampling, Video, VideoTextModel, clip_rows, curve_times
 from xclip_module.models import load_checkpoint, load_untrained
 from xclip_module.models.head import Head
@@ -28,6 +28,7 @@ from xclip_module.run.progress import Progress
 from xclip_module.tasks.localisation import head as heads
 from xclip_module.tasks.localisation.head import Probe
 from xclip_module.tasks.sentences import BACKGROUND, SHIPPED, UNTRAINED, Queries, place_of, read_queries
+from xclip_module.video.reading import Reading
 
 log = logging.getLogger(__name__)
 

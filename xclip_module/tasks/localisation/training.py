@@ -11,7 +11,7 @@ from xclip_module.datasets.catalogue import load_corpus
 from xclip_module.datasets.prompts import prompt_sets, read_prompts
 from xclip_module.errors import ConfigError
 from xclip_module.features.frame_cache import stored_side
-from xclip_module.features.stored_frames import Place, make_grid
+from xclip_module.features.stored_frames import FrameStorage, make_grid
 from xclip_module.features.video_pass import Arrays
 from xclip_module.interface import Corpus, Video, VideoTextModel
 from xclip_module.run.distributed import World
@@ -52,7 +52,7 @@ def load(config: Config, model: VideoTextModel, world: World) -> TrainingData:
         set=found,
         tokens=sentences.tokenise(config, model, found.sentences),
         picture=model.picture,
-        place=Place(frame_store(config), reading, world, config.data.skip_unreadable),
+        place=FrameStorage(frame_store(config), reading, world, config.data.skip_unreadable),
         grid=grid,
         plan=lambda known: _plan(config, known),
         missing={one.id: one.why for one in corpus.missing if one.split == "train"},
@@ -73,7 +73,7 @@ def _validation(config: Config, corpus: Corpus, model: VideoTextModel, world: Wo
     return Validation(
         split="val",
         videos=judged,
-        place=Place(frame_store(config), reading, world, config.data.skip_unreadable),
+        place=FrameStorage(frame_store(config), reading, world, config.data.skip_unreadable),
         grid=make_grid(sampling, 0.0),
         measure=measure,
         digest=_truth_digest(corpus, judged),

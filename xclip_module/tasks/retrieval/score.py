@@ -24,7 +24,7 @@ from xclip_module.evaluation import retrieval
 from xclip_module.evaluation.retrieval_scoring import facts_line, score_shared, two_stage
 from xclip_module.features.encoding import encode_frames, to_pixels
 from xclip_module.features.store import FeatureStore
-from xclip_module.features.video_pass import Arrays, Encode, Reading, feature_pass
+from xclip_module.features.video_pass import Arrays, Encode, feature_pass
 from xclip_module.interface import Embeddings, Video, VideoTextModel
 from xclip_module.run import distributed, precision
 from xclip_module.run.distributed import World
@@ -34,6 +34,7 @@ from xclip_module.sections import AUTO
 from xclip_module.tasks.localisation import score as assemble
 from xclip_module.tasks.sentences import tokenise
 from xclip_module.video.frame_choice import FrameChoice
+from xclip_module.video.reading import Reading
 
 _TEXTS_PER_FORWARD = 256
 _CLIPS_PER_PASS = 512

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from xclip_module.config import Config
 from xclip_module.datasets.retrieval.benchmarks import RetrievalSplit, find_benchmark
 from xclip_module.features.frame_cache import stored_side
-from xclip_module.features.stored_frames import ChosenGrid, Place
+from xclip_module.features.stored_frames import FrameStorage
 from xclip_module.features.validation_frames import batches_of
 from xclip_module.features.video_pass import Arrays
 from xclip_module.interface import Corpus, Missing, Video, VideoTextModel
@@ -17,6 +17,7 @@ from xclip_module.run.launch import Run
 from xclip_module.tasks import sentences
 from xclip_module.tasks.retrieval import score as retrieving
 from xclip_module.tasks.retrieval import write as searching
+from xclip_module.tasks.retrieval.frames import ChosenGrid
 from xclip_module.tasks.training_data import TrainingData, Validation, frame_store
 from xclip_module.training.batches.pairs import PairPlan, PairSet, pair_set
 
@@ -60,7 +61,7 @@ def load(config: Config, model: VideoTextModel, world: World) -> TrainingData:
     _warn_of_overlap(gallery.split, [judged, *scored])
     reading, choice = retrieving.reading_of(config, model), retrieving.choose_frames(config, model)
     side = stored_side(model.picture.size, crop_scale=config.finetune.crop_scale)
-    place = Place(frame_store(config), reading, world, config.data.skip_unreadable)
+    place = FrameStorage(frame_store(config), reading, world, config.data.skip_unreadable)
     return TrainingData(
         set=found,
         tokens=sentences.tokenise(config, model, found.sentences),
