@@ -16,13 +16,13 @@ from xclip_module.errors import ConfigError, DataError, DiskError
 from xclip_module.features import video_pass
 from xclip_module.features.frame_cache import cached_frames, stored_side, video_frames
 from xclip_module.features.store import FeatureStore
-from xclip_module.features.stored_frames import Place, make_grid
+from xclip_module.features.stored_frames import FrameStorage, make_grid
 from xclip_module.features.validation_frames import validation_frames
-from xclip_module.features.video_pass import Reading
 from xclip_module.interface import Sampling, Video, clip_rows
 from xclip_module.run.distributed import World
 from xclip_module.video.inspect import probe
 from xclip_module.video.readers import read_frames
+from xclip_module.video.reading import Reading
 from xclip_module.video.transform import to_square
 
 SAMPLING = Sampling(4.0, 4, 1.0)
@@ -34,7 +34,7 @@ TIMES = (0.0, 1.9, 2.4, 2.6, 3.3, 5.0, 8.1)
 
 def place(tmp_path, *, grid=GRID, world=ONE, skip_unreadable=False):
     reading = replace(READING, fps=grid.fps)
-    return Place(FeatureStore(tmp_path / "store"), reading, world, skip_unreadable)
+    return FrameStorage(FeatureStore(tmp_path / "store"), reading, world, skip_unreadable)
 
 
 def sources(videos, tmp_path, grid=GRID):
@@ -50,13 +50,13 @@ def shown(clip):
 
 def decoded(monkeypatch):
     """The names of the videos that a pass reads from now on."""
-    names, real = [], video_pass._read_one
+    names, real = [], video_pass._encode_one
 
     def counting(video, *rest):
         names.append(video.id)
         return real(video, *rest)
 
-    monkeypatch.setattr(video_pass, "_read_one", counting)
+    monkeypatch.setattr(video_pass, "_encode_one", counting)
     return names
 
 

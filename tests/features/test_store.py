@@ -17,9 +17,10 @@ from support.cholec80_tree import write_frames
 from xclip_module.datasets.cholec80.layout import frame_folder
 from xclip_module.errors import DataError
 from xclip_module.features.store import FeatureStore, identity
-from xclip_module.features.video_pass import Reading, feature_pass
+from xclip_module.features.video_pass import feature_pass
 from xclip_module.interface import Video
 from xclip_module.run.progress import Progress
+from xclip_module.video.reading import Reading
 
 READING = Reading(fps=2.0, size=32, crop="center", batch=8, decoder="auto", threads=2, timeout_seconds=30.0)
 

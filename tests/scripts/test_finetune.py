@@ -282,11 +282,10 @@ def test_clip4clip_with_a_header_is_trained(start, tmp_path):
 
 
 def test_the_test_split_is_not_opened_before_training_has_ended(arguments, start, monkeypatch):
-    from xclip_module.features import stored_frames
-    from xclip_module.video import decode_ahead
+    from xclip_module.video import decode_ahead, reading
 
     opened = []
-    for module in (decode_ahead, stored_frames):
+    for module in (decode_ahead, reading):
         original = module.probe
         monkeypatch.setattr(module, "probe", lambda path, o=original, **w: opened.append(path.name) or o(path, **w))
     code, _ = start(only_train, *arguments, f"--finetune.cache={arguments[1][12:]}/frames-of-this-test")

@@ -121,7 +121,7 @@ def test_a_hung_decoder_ends_the_process_with_the_files_name():
     script = """
 import time
 from pathlib import Path
-from xclip_module.datasets.watchdog import watching
+from xclip_module.video.watchdog import watching
 with watching(Path("quick.mp4"), 0.5):
     pass
 with watching(Path("a/stuck.mp4"), 0.5):

@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 import torch
 
 from xclip_module.config import Config
-from xclip_module.features.frame_cache import Frames, cached_frames, jpeg_content, video_frames
+from xclip_module.features.frame_cache import cached_frames, jpeg_content, video_frames
 from xclip_module.features.store import FeatureStore
-from xclip_module.features.stored_frames import AnyGrid, Place, estimate
+from xclip_module.features.stored_frames import FrameStorage, estimate
 from xclip_module.features.validation_frames import picture_content, validation_frames
 from xclip_module.features.video_pass import Arrays
-from xclip_module.interface import Batch, Picture, Video
+from xclip_module.interface import AnyGrid, Batch, ClipSource, Picture, Video
 from xclip_module.models.tokenizer import Tokens
 from xclip_module.run.distributed import World
 from xclip_module.run.launch import Run
@@ -37,7 +37,7 @@ class Validation(NamedTuple):
 
     split: str
     videos: tuple[Video, ...]
-    place: Place
+    place: FrameStorage
     grid: AnyGrid
     measure: Measure
     digest: str
@@ -61,7 +61,7 @@ class TrainingData(NamedTuple):
     set: Any
     tokens: Tokens
     picture: Picture
-    place: Place
+    place: FrameStorage
     grid: AnyGrid
     plan: Callable[[Any], AnyPlan]
     missing: Mapping[str, str]
@@ -72,7 +72,7 @@ class TrainingData(NamedTuple):
 class Clips(NamedTuple):
     """Where training clips come from, and which at which step, over the videos that can be read."""
 
-    frames: Frames
+    frames: ClipSource
     plan: AnyPlan
     skipped: dict[str, str]
 

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from xclip_module.datasets.retrieval.annotation_files import Span
 from xclip_module.errors import DataError
 
 SAMPLINGS = ("uniform", "head", "tail")
@@ -59,7 +58,7 @@ def grid_times(
     max_frames: int,
     sampling: str = "uniform",
     rate: int = 1,
-    span: Span | None = None,
+    span: tuple[int, int] | None = None,
 ) -> np.ndarray:
     """Times [T] in seconds at which X-CLIP and CLIP4Clip look at a clip; T is at most `max_frames`.
 

@@ -11,7 +11,7 @@ from xclip_module.datasets.catalogue import load_corpus
 from xclip_module.datasets.prompts import prompt_sets, read_prompts
 from xclip_module.errors import ConfigError
 from xclip_module.features.frame_cache import stored_side
-from xclip_module.features.stored_frames import Place, make_grid
+from xclip_module.features.stored_frames import FrameStorage, make_grid
 from xclip_module.features.validation_frames import batches_of
 from xclip_module.features.video_pass import Arrays
 from xclip_module.interface import Corpus, Curve, Video, VideoTextModel
@@ -71,14 +71,14 @@ def training_data(config: Config, model: VideoTextModel, world: World) -> Traini
         set=clips,
         tokens=tokens,
         picture=model.picture,
-        place=Place(store, reading_of(data, fps=grid.fps, size=side, batch=batch), world, data.skip_unreadable),
+        place=FrameStorage(store, reading_of(data, fps=grid.fps, size=side, batch=batch), world, data.skip_unreadable),
         grid=grid,
         plan=lambda left: _plan(section, left, seed=config.run.seed),
         missing={missing.id: missing.why for missing in corpus.missing if missing.split == "train"},
         validation=Validation(
             split="val",
             videos=validated,
-            place=Place(store, scoring, world, data.skip_unreadable),
+            place=FrameStorage(store, scoring, world, data.skip_unreadable),
             grid=make_grid(sampling, 0.0),
             measure=measure.numbers,
             digest=_truth_digest(corpus, validated),

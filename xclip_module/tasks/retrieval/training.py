@@ -8,7 +8,7 @@ from xclip_module.config import Config, DataConfig, FinetuneConfig
 from xclip_module.datasets.retrieval.benchmarks import RetrievalSplit, find_benchmark
 from xclip_module.evaluation import retrieval
 from xclip_module.features.frame_cache import stored_side
-from xclip_module.features.stored_frames import ChosenGrid, Place
+from xclip_module.features.stored_frames import FrameStorage
 from xclip_module.features.validation_frames import batches_of
 from xclip_module.features.video_pass import Arrays
 from xclip_module.interface import Corpus, Video, VideoTextModel
@@ -17,6 +17,7 @@ from xclip_module.run.distributed import World
 from xclip_module.run.launch import Run
 from xclip_module.tasks.encode import feature_store
 from xclip_module.tasks.retrieval.clips import ClipEncoder, choose_frames
+from xclip_module.tasks.retrieval.frames import ChosenGrid
 from xclip_module.tasks.retrieval.load import (
     check_sections,
     corpus_of,
@@ -67,7 +68,7 @@ def training_data(config: Config, model: VideoTextModel, world: World) -> Traini
     scorer = PairScorer(encoder, config.model, False, AS_CONFIGURED)
     # The evaluation's own reading, so that validation sees exactly the pixels that scoring would decode.
     reading = reading_for(scorer, data)
-    place = Place(frame_store(config), reading, world, data.skip_unreadable)
+    place = FrameStorage(frame_store(config), reading, world, data.skip_unreadable)
     side = stored_side(model.picture.size, crop_scale=section.crop_scale)
     store = feature_store(data, root=config.run.root)
     measure = _Measure(scorer, validated, Scoring(data, store, config.eval.two_stage, config.run.seed), config.eval.v2t)

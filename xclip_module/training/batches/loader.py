@@ -16,8 +16,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from xclip_module.errors import DataError, UserError
-from xclip_module.features.frame_cache import Frames
-from xclip_module.interface import Batch
+from xclip_module.interface import Batch, ClipSource
 from xclip_module.run.distributed import World, share
 from xclip_module.training.batches.augment import Augmentation, augment
 from xclip_module.training.batches.sampling_plan import Positives
@@ -60,7 +59,7 @@ class Loader:
     def __init__(
         self,
         plan: AnyPlan,
-        frames: Frames,
+        frames: ClipSource,
         *,
         input_ids: Tensor,
         mask: Tensor,

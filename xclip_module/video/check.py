@@ -4,10 +4,9 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from xclip_module.errors import DataError
-from xclip_module.features.stored_frames import open_source
-from xclip_module.features.video_pass import Reading, check_length, default_threads
-from xclip_module.interface import Video
-from xclip_module.video.readers import choose_reader, read_with
+from xclip_module.interface import Video, check_length
+from xclip_module.video.readers import read_frames
+from xclip_module.video.reading import Reading
 
 
 def check_videos(videos: Sequence[Video], reading: Reading, *, is_deep: bool) -> Iterator[tuple[Video, str]]:
@@ -18,15 +17,16 @@ def check_videos(videos: Sequence[Video], reading: Reading, *, is_deep: bool) ->
 
     def check(video: Video) -> str:
         try:
-            source = open_source(video, reading)
+            source = reading.open(video)
             check_length(video, source.duration)
             if is_deep:
-                reader = choose_reader(source, reading.decoder)
-                for _ in read_with(reader, source, source.times, timeout_seconds=reading.timeout_seconds):
+                for _ in read_frames(
+                    source, source.times, decoder=reading.decoder, timeout_seconds=reading.timeout_seconds
+                ):
                     pass
         except DataError as error:
             return str(error)
         return ""
 
-    with ThreadPoolExecutor(reading.threads or default_threads()) as pool:
+    with ThreadPoolExecutor(reading.thread_count()) as pool:
         yield from zip(videos, pool.map(check, videos), strict=True)
