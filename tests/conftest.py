@@ -1,10 +1,35 @@
 import logging
+import os
 import signal
 
 import pytest
 import torch
 
+from xclip_module.run import precision
 from xclip_module.run.launch import launch
+
+# Tests compare numbers, so they compute alike on every CPU: here, and in all processes that they start.
+os.environ[precision.ON_CPU] = "fp32"
+
+
+def pytest_addoption(parser):
+    what = "what this process takes the CPU for: one with bf16 units, without, or as it is"
+    parser.addoption("--bf16-units", choices=("own", "on", "off"), default="own", help=what)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _units(pytestconfig):
+    said = pytestconfig.getoption("--bf16-units")
+    with pytest.MonkeyPatch.context() as patch:
+        if said != "own":
+            patch.setattr(precision, "_has_bf16_units", lambda: said == "on")
+        yield
+
+
+@pytest.fixture
+def unpinned(monkeypatch):
+    """For tests of what "auto" is on a CPU."""
+    monkeypatch.delenv(precision.ON_CPU)
 
 
 @pytest.fixture

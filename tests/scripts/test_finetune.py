@@ -2,10 +2,11 @@
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
-import time
+import threading
 from pathlib import Path
 
 import pytest
@@ -405,41 +406,50 @@ def torchrun(name, root, arguments):
 
 
 def ranks_of(launcher):
-    found = subprocess.run(["pgrep", "-P", str(launcher.pid)], capture_output=True, text=True).stdout.split()
+    found = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
     return [int(word) for word in found]
 
 
-def wait_for_steps(folder, seconds=120):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if (folder / "metrics.jsonl").exists() and '"loss"' in (folder / "metrics.jsonl").read_text():
+def wait_for_steps(launcher):
+    timer = threading.Timer(120, launcher.kill)
+    timer.start()
+    seen = []
+    for line in launcher.stdout:
+        seen.append(line)
+        if "  loss " in line:
+            timer.cancel()
             return
-        time.sleep(0.2)
-    raise AssertionError("no step in time")
+    raise AssertionError("".join(seen[-9:]))
 
 
 @pytest.mark.parametrize("victim", ["rank 1", "torchrun"])
 def test_under_torchrun_a_death_ends_all_within_a_minute_and_the_run_goes_on(arguments, tmp_path, victim):
     launcher = torchrun("x", tmp_path, [*arguments, "--finetune.epochs=300"])
-    wait_for_steps(tmp_path / "x")
+    wait_for_steps(launcher)
     ranks = ranks_of(launcher)
     assert len(ranks) == 2
+    ends = [os.pidfd_open(rank) for rank in ranks]
     os.kill(ranks[1] if victim == "rank 1" else launcher.pid, signal.SIGKILL)
-    end = time.monotonic() + 60
-    while any(Path(f"/proc/{rank}").exists() for rank in ranks) and time.monotonic() < end:
-        time.sleep(0.2)
-    assert not any(Path(f"/proc/{rank}").exists() for rank in ranks)
     launcher.communicate(timeout=60)
+    for end in ends:
+        assert select.select([end], [], [], 60)[0], "still running"
+        os.close(end)
     status = json.loads((tmp_path / "x" / "status.json").read_text())
     assert status["state"] in ("stopped", "failed")
     assert newest(tmp_path / "x")["progress"]["step"] == status["step"] > 0
 
 
-def test_two_ranks_train_as_one(arguments, start, tmp_path):
-    launcher = torchrun("two", tmp_path / "runs", arguments)
+# Differences of the weights after ten steps of 1e-3: the largest, and root mean square. A gradient in bf16 is rounded
+# by 2**-9 of its parts, and AdamW makes of any gradient, also of one that is all rounding, a step of the whole rate.
+@pytest.mark.parametrize(("chosen", "largest", "mean"), [("fp32", 1e-5, 1e-6), ("bf16", 1e-2, 2e-4)])
+def test_two_ranks_train_as_one(arguments, start, tmp_path, chosen, largest, mean):
+    words = [*arguments, f"--run.precision={chosen}"]
+    launcher = torchrun("two", tmp_path / "runs", words)
     text = launcher.communicate(timeout=300)[0]
     assert launcher.returncode == 0, text
-    assert start(only_train, *arguments, name="one")[0] == 0
+    assert start(only_train, *words, name="one")[0] == 0
     one, two = (newest(tmp_path / "runs" / name)["model"] for name in ("one", "two"))
     for name, tensor in one.items():
-        torch.testing.assert_close(two[name], tensor, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(two[name], tensor, rtol=1e-4, atol=largest)
+    apart = torch.cat([(two[name] - tensor).flatten() for name, tensor in one.items()])
+    assert apart.square().mean().sqrt() < mean

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -330,9 +331,11 @@ def test_the_other_processes_end_with_one_line_when_one_fails(tmp_path):
     body = "gather('x', run.world) if run.world.is_main else fail()"
     code = "from xclip_module.run.distributed import gather\nfrom xclip_module.errors import DataError\n"
     code += "def fail():\n    time.sleep(0.5)\n    raise DataError('broken', 'a.mp4')\n"
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
     processes = []
     for rank in range(2):
-        world = {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29731"}
+        world = {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         processes.append(script(tmp_path, body, "--run.device=cpu", code=code, env=world))
     texts = [process.communicate(timeout=100)[1] for process in processes]
     assert "error: another process ended: its own line says why\n" in texts[0]

@@ -145,7 +145,7 @@ def test_other_queries_clips_and_strides_cost_no_decoding(finished, copy, tmp_pa
 
 def test_two_processes_give_the_very_files_of_one(finished, copy, tmp_path):
     folder, _ = finished
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "run_zeroshot.py"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "run_zeroshot.py"]
     arguments = [*LENIENT, *CLIPS, f"--data.root={copy}", f"--run.root={tmp_path}", "--run.name=x"]
     done = subprocess.run([*command, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr

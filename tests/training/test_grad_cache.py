@@ -10,6 +10,7 @@ from torch.multiprocessing import spawn
 from transformers import XCLIPModel
 from transformers.models.clip.modeling_clip import CLIPAttention
 
+from xclip_module.finetune.run import make_calls
 from xclip_module.interface import Batch, Embeddings, Picture
 from xclip_module.models.ms_xclip import MicrosoftXClip
 from xclip_module.run.collectives import average_gradients
@@ -267,6 +268,21 @@ def test_an_autocast_around_the_step_does_not_lose_the_encoders_gradients(monkey
         expected = taken(model)
         step(model, batch, micro=2, calls=calls)
     assert deviation(taken(model), expected) < 0.1
+
+
+# Distance of the whole gradients, in roundings of the kind that the towers compute with: of 24 bits and of 8.
+@pytest.mark.parametrize(("chosen", "rounding"), [("fp32", 2**-24), ("bf16", 2**-9)])
+@pytest.mark.parametrize("family", ["xclip", "clip4clip"])
+def test_micro_batches_are_the_whole_batch_up_to_rounding_in_every_precision(monkeypatch, family, chosen, rounding):
+    monkeypatch.setattr(torch.Tensor, "float", _float)
+    model, batch = build(family).float().eval(), make_batch(7, 5)
+    calls = make_calls(model, chosen, torch.device("cpu"))
+    gradients = []
+    for micro in (7, 3):
+        step(model, batch, micro=micro, calls=calls)
+        gradients.append(torch.cat([gradient.flatten() for gradient in taken(model).values()]))
+    whole, parts = gradients
+    assert (parts - whole).norm() < 16 * rounding * whole.norm()
 
 
 def test_a_signal_leaves_the_step_before_the_next_chunk():
