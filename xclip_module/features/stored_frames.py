@@ -103,9 +103,9 @@ def make_grid(sampling: Sampling, fps: float) -> Grid:
     ratio = fps / sampling.fps if fps else 1.0
     step = max(round(ratio), 1)
     if abs(ratio - step) > 1e-6:
-        why = f"clips have {sampling.fps:g} frames per second, expected a whole multiple"
+        rule = f"clips have {sampling.fps:g} frames per second, expected a whole multiple"
         attempt = f"--finetune.cache_fps={step * sampling.fps:g}"
-        raise ConfigError(f"finetune.cache_fps={fps:g}", why=why, attempt=attempt)
+        raise ConfigError(f"finetune.cache_fps={fps:g}", why=rule, attempt=attempt)
     return Grid(sampling, step)
 
 
@@ -129,6 +129,7 @@ def open_frames(
     skipped: dict[str, str] = {}
     for _ in _pass(distributed.shard(unmade, storage.world), content, storage, grid, skipped):
         pass  # they are stored; nothing of them stays in memory
+    # A barrier too: what is opened below may have been made by another process.
     skipped = _merged(skipped, storage.world)
     wanted = videos if is_shared else distributed.shard(videos, storage.world)
     left = [video for video in wanted if video.id not in skipped]
@@ -214,4 +215,4 @@ def _path(video: Video, content: Content, storage: FrameStorage) -> Path:
 
 
 def _merged(skipped: dict[str, str], world: World) -> dict[str, str]:
-    return {name: why for share in distributed.gather(skipped, world) for name, why in share.items()}
+    return {name: reason for share in distributed.gather(skipped, world) for name, reason in share.items()}

@@ -127,7 +127,7 @@ def _read_part(
         for picture in itertools.islice(pictures, len(some)):
             if not alive():
                 return
-            squares.append(paint(picture).numpy())
+            squares.append(paint(picture).numpy())  # stacked by NumPy: torch would wake its pool in every thread
         yield FrameBatch(some, torch.from_numpy(np.stack(squares)))
 
 
@@ -210,7 +210,7 @@ class _Crew:
             self._changed.wait_for(lambda: part.batches or part.done or video.left)
             if video.left:
                 raise RuntimeError(f"the batches of {video.job.key} were asked for after the next job had begun")
-            self._changed.notify_all()
+            self._changed.notify_all()  # there is room for another batch, once the lock is free
             if part.batches:
                 return part.batches.popleft()
             self._begun.discard(part)
@@ -230,6 +230,7 @@ class _Crew:
             task()
 
     def _next_task(self) -> Callable[[], None] | None:
+        # In the order of the jobs, whichever was opened first: the consumer waits for the first one.
         while self._opening and self._opening[0].opened:
             video = self._opening.popleft()
             self._ready.extend((video, part) for part in video.parts)
@@ -237,6 +238,7 @@ class _Crew:
             self._ready.popleft()
         if self._stopped:
             return None
+        # Opening comes first, so that no thread runs out of parts, but only as far ahead as there are threads.
         if self._unopened and len(self._ready) + len(self._opening) < self._count:
             self._opening.append(self._unopened.popleft())
             return functools.partial(self._open, self._opening[-1])

@@ -29,19 +29,13 @@ class FrameChoice(NamedTuple):
         """[T] seconds, never falling, from a video's shown frames [N]. Raises DataError where the clip has none."""
         if self.rule == "spread":
             return uniform_times(shown, self.frames)
-        whole = (int(span[0]), int(span[1])) if span else None
-        found = grid_times(
-            shown,
-            stream_fps(shown, duration),
-            max_frames=self.frames,
-            sampling=self.slicing,
-            rate=self.rate,
-            span=whole,
-        )
-        if not len(found):
-            why = f"the video ends at {duration:.1f} s, the clip begins at {span[0] if span else 0:g} s"
-            raise DataError("a clip without a frame", video, why, "another file of this video")
-        return found
+        whole = (int(span[0]), int(span[1])) if span else None  # the grid counts whole seconds
+        fps = stream_fps(shown, duration)
+        times = grid_times(shown, fps, max_frames=self.frames, sampling=self.slicing, rate=self.rate, span=whole)
+        if not len(times):
+            reason = f"the video ends at {duration:.1f} s, the clip begins at {span[0] if span else 0:g} s"
+            raise DataError("a clip without a frame", video, reason, "another file of this video")
+        return times
 
     @property
     def protocol(self) -> str:
