@@ -14,6 +14,7 @@ from xclip_module.datasets.cholec80.corpus import PHASES, SPLITS, TOOLS, load_ch
 from xclip_module.datasets.cholec80.layout import find_layout, frame_folder
 from xclip_module.datasets.prompts import prompt_file, prompt_sets, read_background, read_prompts
 from xclip_module.errors import DataError
+from xclip_module.video.inspect import probe
 
 ROOT = Path(__file__).parents[2]
 # Every annotated video counts as missing unless it is there; the copies here hold a few.
@@ -197,7 +198,7 @@ def test_the_check_lists_what_does_not_fit(copy, tmp_path):
     root = write_copy(tmp_path, [1, 2, 15], seconds=6)
     write_video(root / "videos" / "video02.mp4", frames=25 * 8)
     (root / "phase_annotations" / "video15-phase.txt").unlink()
-    check = check_cholec80(root)
+    check = check_cholec80(root, length_of=lambda path: probe(path).duration)
     assert list(check.videos["id"]) == ["video01", "video02", "video15"]
     assert len(check.misfits) == 2
     assert "video02: the video lasts 8.00 s, its 151 label rows 6.04 s" in check.misfits

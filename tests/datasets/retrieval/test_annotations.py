@@ -10,7 +10,7 @@ from support.benchmark_trees import plant, touch
 
 from xclip_module.datasets.retrieval.annotation_files import find_file, read_table
 from xclip_module.datasets.retrieval.benchmarks import BENCHMARKS, Benchmark, Split
-from xclip_module.datasets.retrieval.clips import (
+from xclip_module.datasets.retrieval.captions import (
     msrvtt_names,
     own_name,
     read_lsmdc,
