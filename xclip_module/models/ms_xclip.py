@@ -101,7 +101,7 @@ class MicrosoftXClip(nn.Module):
 
     def _block(self, text: Tensor, video: Tensor, patches: Tensor) -> Tensor:
         texts = text.expand(len(video), -1, -1)  # [V, B, D]
-        # Video-specific prompting: text + alpha * (attention of the text over the patches), alpha learned per channel.
+        # Video-specific prompting: text + alpha * decoder(text, patches), with a learned alpha for each channel.
         texts = texts + self.model.prompts_generator(texts, patches)
         texts = texts / texts.norm(dim=-1, keepdim=True)
         video = video / video.norm(dim=-1, keepdim=True)
