@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
+    # Records are words that every room reads; most of them do without the seconds that importing torch takes.
     from torch import Tensor
 
 

@@ -5,7 +5,6 @@ B clips, T frames, N = B*T, D embedding width, H picture side.
 
 import torch
 from torch import Tensor, nn
-from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from xclip_module.models.spec import TwoTowerSpec
 
@@ -19,6 +18,9 @@ class FrameEncoder(nn.Module):
 
     def __init__(self, spec: TwoTowerSpec, attention: str = "sdpa"):
         """Random weights of the spec's sizes; `attention` is transformers' name of the kernel."""
+        from transformers.models.clip.configuration_clip import CLIPVisionConfig
+        from transformers.models.clip.modeling_clip import CLIPVisionModelWithProjection
+
         super().__init__()
         self.patch_frames = spec.patch_frames
         config = CLIPVisionConfig(

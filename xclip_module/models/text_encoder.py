@@ -2,7 +2,6 @@
 
 import torch
 from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
 from xclip_module.interface import Embeddings
 from xclip_module.models.spec import TwoTowerSpec
@@ -18,6 +17,9 @@ class TextEncoder(nn.Module):
 
     def __init__(self, spec: TwoTowerSpec, attention: str = "sdpa"):
         """Random weights of the spec's sizes; `attention` is transformers' name of the kernel."""
+        from transformers.models.clip.configuration_clip import CLIPTextConfig
+        from transformers.models.clip.modeling_clip import CLIPTextModelWithProjection
+
         super().__init__()
         self.context = spec.context
         config = CLIPTextConfig(

@@ -14,10 +14,9 @@ import numpy as np
 import torch
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 from torch import Tensor
-from transformers import AutoTokenizer
 
 from xclip_module.errors import WeightsError
-from xclip_module.models.files import weights_errors
+from xclip_module.models.damage import weights_errors
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 # OpenAI's list has more lines than CLIP uses: 49,152 - 256 - 2 merges.
@@ -75,6 +74,8 @@ def load_tokenizer(path: Path) -> ClipTokenizer:
         if (path / "tokenizer.json").is_file():
             return ClipTokenizer(_bare(Tokenizer.from_file(str(path / "tokenizer.json"))))
         if (path / "vocab.json").is_file() and (path / "merges.txt").is_file():
+            from transformers import AutoTokenizer
+
             return ClipTokenizer(_bare(AutoTokenizer.from_pretrained(path, local_files_only=True).backend_tokenizer))
         if merges := sorted(path.glob("bpe_simple_vocab_16e6.txt*")):
             return ClipTokenizer(_from_merges(merges[0]))

@@ -34,18 +34,18 @@ def read_msrvtt_train(folder: Path, table: str) -> Annotated:
     path = find_file(folder, table)
     listed = {video for (video,) in read_table(path, ("video_id",))}
     files = _msrvtt_files(folder)
-    pairs = []
+    pairs = []  # in the order of the files, on which the batches of a training depend
     for file in files:
         sentences = entry(read_json(file), "sentences", list, str(file))
         for number, sentence in enumerate(sentences):
-            place = f"{file}, sentences[{number}]"
-            video = entry(sentence, "video_id", str, place)
+            where = f"{file}, sentences[{number}]"
+            video = entry(sentence, "video_id", str, where)
             if video in listed:
-                pairs.append((video, entry(sentence, "caption", str, place)))
+                pairs.append((video, entry(sentence, "caption", str, where)))
     if absent := sorted(listed - {video for video, _ in pairs}):
-        why = f"{len(absent)} of the {len(listed)} videos of {path.name} have no sentence: {', '.join(absent[:5])}"
+        counts = f"{len(absent)} of the {len(listed)} videos of {path.name} have no sentence: {', '.join(absent[:5])}"
         attempt = f"the complete {MSRVTT_JSON} (10000 videos), or both of {' and '.join(MSRVTT_OFFICIAL)}"
-        raise DataError("sentences missing", files[0], why, attempt)
+        raise DataError("sentences missing", files[0], counts, attempt)
     return Annotated(tuple(pairs), (path, *files))
 
 
@@ -83,12 +83,12 @@ def read_lsmdc(folder: Path, name: str) -> Annotated:
     """
     path = find_file(folder, name)
     pairs = []
-    for place, line in read_lines(path):
+    for where, line in read_lines(path):
         columns = line.split("\t")
         if len(columns) != _LSMDC_COLUMNS:
-            why = f"found {len(columns)} columns between tabs, expected clip id, four times and a sentence"
+            counts = f"found {len(columns)} columns between tabs, expected clip id, four times and a sentence"
             attempt = f"the {name} of the retrieval task (its paraphrased files have seven columns)"
-            raise DataError("wrong line", place, why, attempt)
+            raise DataError("wrong line", where, counts, attempt)
         pairs.append((columns[0], columns[-1]))
     return Annotated(tuple(pairs), (path,))
 
@@ -103,8 +103,8 @@ def read_mmaction2(folder: Path, name: str) -> Annotated:
     path = find_file(folder, name)
     pairs = []
     for video, captions in expect(read_json(path), dict, str(path)).items():
-        place = f"{path}: {video}"
-        texts = [expect(text, str, place) for text in expect(captions, list, place)]
+        where = f"{path}: {video}"
+        texts = [expect(text, str, where) for text in expect(captions, list, where)]
         pairs += [(without_suffix(video), text) for text in texts]
     return Annotated(tuple(pairs), (path,))
 
@@ -119,13 +119,13 @@ def _msrvtt_files(folder: Path) -> tuple[Path, ...]:
             raise error from None
 
 
-def _joined(captions: Any, place: str) -> list[str]:
+def _joined(captions: Any, where: str) -> list[str]:
     """Captions as texts. A caption that is one text already would come out with a blank between its letters."""
     if not isinstance(captions, list | tuple) or not captions:
-        raise DataError("wrong captions", place, f"found {str(captions)[:60]!r}, expected a list of lists of words")
+        raise DataError("wrong captions", where, f"found {str(captions)[:60]!r}, expected a list of lists of words")
     for words in captions:
         if not isinstance(words, list | tuple) or not all(isinstance(word, str) for word in words):
-            raise DataError("wrong caption", place, f"found {str(words)[:60]!r}, expected a list of words")
+            raise DataError("wrong caption", where, f"found {str(words)[:60]!r}, expected a list of words")
     return [" ".join(words) for words in captions]
 
 
