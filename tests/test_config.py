@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from xclip_module import config
 from xclip_module.config import Config, DataConfig, ProbeConfig, RunConfig, override, parse_arguments, resolve
 from xclip_module.errors import ConfigError
-from xclip_module.run.launch import load_config
+from xclip_module.run.user_config import load_config
 from xclip_module.run.protocols import PROTOCOLS, find_protocol
 
 

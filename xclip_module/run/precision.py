@@ -1,13 +1,16 @@
 """In which precision the towers compute; heads are always float32."""
 
-import torch
+from typing import TYPE_CHECKING
 
 from xclip_module.errors import ConfigError
 
-_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+if TYPE_CHECKING:
+    import torch
+
+_DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 
-def choose(precision: str, device: torch.device) -> str:
+def choose(precision: str, device: "torch.device") -> str:
     """The name that "auto" stands for on this device: fp16 on CUDA, bf16 on a CPU with bf16 units, else fp32.
 
     Raises ConfigError for fp16 on a CPU, which computes it many times slower than fp32.
@@ -21,11 +24,15 @@ def choose(precision: str, device: torch.device) -> str:
     return "bf16" if _has_bf16_units() else "fp32"
 
 
-def autocast(precision: str, device: torch.device) -> torch.autocast:
+def autocast(precision: str, device: "torch.device") -> "torch.autocast":
     """The autocast context of a chosen precision."""
-    return torch.autocast(device.type, dtype=_DTYPES[precision], enabled=precision != "fp32")
+    import torch
+
+    return torch.autocast(device.type, dtype=getattr(torch, _DTYPES[precision]), enabled=precision != "fp32")
 
 
 def _has_bf16_units() -> bool:
+    import torch
+
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("amx_tile") or capabilities.get("avx512_bf16"))
