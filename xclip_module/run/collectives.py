@@ -3,6 +3,8 @@
 Every function takes a process group (None = the default one): gloo for tensors on the host, NCCL on GPUs.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 _BUCKET = 25_000_000
 
 
-def gather_rows(tensor: "Tensor", counts: Sequence[int], world: World, group: "ProcessGroup | None" = None) -> "Tensor":
+def gather_rows(tensor: Tensor, counts: Sequence[int], world: World, group: ProcessGroup | None = None) -> Tensor:
     """The rows [sum(counts), ...] of all processes, by rank, on every process; no gradient flows through.
 
     tensor: [counts[rank], ...] any dtype; same further sizes everywhere.  counts: rows of each rank, 0 is fine.
@@ -37,7 +39,7 @@ def gather_rows(tensor: "Tensor", counts: Sequence[int], world: World, group: "P
     return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 
 
-def fill_rows(tensor: "Tensor", world: World, group: "ProcessGroup | None" = None) -> None:
+def fill_rows(tensor: Tensor, world: World, group: ProcessGroup | None = None) -> None:
     """Copies every process's run of rows (`distributed.share`) of [N, ...] into those of all others, in place.
 
     Nothing is held beside the tensor, which may be most of the memory. Raises PeerError when another process has ended.
@@ -53,7 +55,7 @@ def fill_rows(tensor: "Tensor", world: World, group: "ProcessGroup | None" = Non
                 dist.broadcast(tensor[rows.start : rows.stop], src=rank, group=group)
 
 
-def average_gradients(parameters: Iterable["Tensor"], world: World, group: "ProcessGroup | None" = None) -> None:
+def average_gradients(parameters: Iterable[Tensor], world: World, group: ProcessGroup | None = None) -> None:
     """Replaces every gradient by its mean over all processes, in place; infinity and NaN of one reach all.
 
     A parameter without gradient stays so where no process has one, and counts as zero where only some have none.
@@ -74,7 +76,7 @@ def average_gradients(parameters: Iterable["Tensor"], world: World, group: "Proc
             gradient.copy_(mean.view_as(gradient))
 
 
-def _with_gradients(parameters: list["Tensor"], group: "ProcessGroup | None") -> list["Tensor"]:
+def _with_gradients(parameters: list[Tensor], group: ProcessGroup | None) -> list[Tensor]:
     """Gradients of the parameters that have one in some process; here zero where it is missing."""
     import torch
     import torch.distributed as dist
@@ -91,7 +93,7 @@ def _with_gradients(parameters: list["Tensor"], group: "ProcessGroup | None") ->
     return [parameter.grad for parameter in chosen if parameter.grad is not None]
 
 
-def _buckets(gradients: list["Tensor"]) -> Iterator[list["Tensor"]]:
+def _buckets(gradients: list[Tensor]) -> Iterator[list[Tensor]]:
     """Runs of gradients of one dtype, of at most `_BUCKET` elements together (or one larger gradient)."""
     bucket: list[Tensor] = []
     for gradient in gradients:

@@ -1,5 +1,7 @@
 """All that differs between one process and several under torchrun."""
 
+from __future__ import annotations
+
 import contextlib
 import ctypes
 import datetime
@@ -35,7 +37,7 @@ class World:
 
     rank: int
     size: int
-    wanted: "torch.device | str"
+    wanted: torch.device | str
 
     @property
     def is_main(self) -> bool:
@@ -43,7 +45,7 @@ class World:
         return self.rank == 0
 
     @functools.cached_property
-    def device(self) -> "torch.device":
+    def device(self) -> torch.device:
         """The device, looked for when first asked: only torch can tell, whose import takes seconds."""
         return _find_device(self.wanted) if isinstance(self.wanted, str) else self.wanted
 
@@ -67,7 +69,7 @@ def start(device: str) -> World:
     return world
 
 
-def _find_device(name: str) -> "torch.device":
+def _find_device(name: str) -> torch.device:
     import torch
 
     if name == "cuda" and not torch.cuda.is_available():

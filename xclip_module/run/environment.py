@@ -1,5 +1,7 @@
 """What a reproduction needs to be told: machine, versions, commit, batch and clip settings."""
 
+from __future__ import annotations
+
 import importlib.metadata
 import os
 import platform
@@ -29,7 +31,7 @@ _PACKAGES = (
 )
 
 
-def describe(device: "torch.device", *, world_size: int, settings: dict[str, Any]) -> dict[str, Any]:
+def describe(device: torch.device, *, world_size: int, settings: dict[str, Any]) -> dict[str, Any]:
     """Machine, versions, commit and the given settings as nested primitives.
 
     settings: what the run adds (precision, batch and clip sizes, decoder, weights).
@@ -68,7 +70,7 @@ def as_block(report: dict[str, Any]) -> str:
     return "\n".join(f"{key:{width}}  {value}" for key, value in rows.items())
 
 
-def _gpu(device: "torch.device") -> tuple[dict[str, Any], str | None]:
+def _gpu(device: torch.device) -> tuple[dict[str, Any], str | None]:
     """Model and memory of a GPU, and the CUDA version that torch was built with."""
     import torch
 

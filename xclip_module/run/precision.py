@@ -1,5 +1,7 @@
 """In which precision the towers compute; heads are always float32."""
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING
 
 from xclip_module.errors import ConfigError
@@ -10,7 +12,7 @@ if TYPE_CHECKING:
 _DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 
-def choose(precision: str, device: "torch.device") -> str:
+def choose(precision: str, device: torch.device) -> str:
     """The name that "auto" stands for on this device: fp16 on CUDA, bf16 on a CPU with bf16 units, else fp32.
 
     Raises ConfigError for fp16 on a CPU, which computes it many times slower than fp32.
@@ -24,7 +26,7 @@ def choose(precision: str, device: "torch.device") -> str:
     return "bf16" if _has_bf16_units() else "fp32"
 
 
-def autocast(precision: str, device: "torch.device") -> "torch.autocast":
+def autocast(precision: str, device: torch.device) -> torch.autocast:
     """The autocast context of a chosen precision."""
     import torch
 

@@ -1,5 +1,7 @@
 """How long parts of a run take, and what the whole will take."""
 
+from __future__ import annotations
+
 import contextlib
 import datetime
 import logging
@@ -58,7 +60,7 @@ def clock(seconds: float) -> str:
     return f"{int(seconds) // 3600}:{int(seconds) % 3600 // 60:02d}:{int(seconds) % 60:02d}"
 
 
-def peak_memory(device: "torch.device") -> int:
+def peak_memory(device: torch.device) -> int:
     """The most bytes in use so far: of the device, on a CPU of the process."""
     if device.type == "cuda":
         import torch
