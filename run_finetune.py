@@ -2,13 +2,15 @@
 
 from xclip_module.check import check_finetune
 from xclip_module.config import Config
-from xclip_module.finetune.run import finetune
-from xclip_module.run.launch import Run, launch
+from xclip_module.run.folder import Run
+from xclip_module.run.launch import launch
 from xclip_module.tasks import task_of
 
 
 def main(config: Config, run: Run) -> dict:
     """Trains, or resumes; then scores, metrics and report as run_zeroshot has them; returns metrics.json."""
+    from xclip_module.finetune.run import finetune
+
     trained = finetune(config, run)
     task = task_of(trained.config)
     data = task.load()
@@ -22,4 +24,4 @@ def main(config: Config, run: Run) -> dict:
 
 
 if __name__ == "__main__":
-    launch(main, script=__file__, check=check_finetune, goes_on=True)
+    launch(main, script=__file__, check=check_finetune, resumes=True)

@@ -2,12 +2,14 @@
 
 from xclip_module.check import check_probe
 from xclip_module.config import Config
-from xclip_module.probe.head import fit_head
-from xclip_module.run.launch import Run, launch
+from xclip_module.run.folder import Run
+from xclip_module.run.launch import launch
 
 
 def main(config: Config, run: Run) -> dict:
     """Fits the head; then scores, metrics and report as run_zeroshot has them; returns metrics.json."""
+    from xclip_module.probe.head import fit_head
+
     task, data, scorer = fit_head(config, run)
     run.status.update(phase="evaluation")
     run.describe_environment(task.describe(data, scorer))
@@ -18,4 +20,4 @@ def main(config: Config, run: Run) -> dict:
 
 
 if __name__ == "__main__":
-    launch(main, script=__file__, check=check_probe, goes_on=True)
+    launch(main, script=__file__, check=check_probe, resumes=True)

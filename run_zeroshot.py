@@ -2,7 +2,8 @@
 
 from xclip_module.check import check_zeroshot
 from xclip_module.config import Config
-from xclip_module.run.launch import Run, launch
+from xclip_module.run.folder import Run
+from xclip_module.run.launch import launch
 from xclip_module.tasks import task_of
 
 

@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 from xclip_module import config
 from xclip_module.config import Config, DataConfig, ProbeConfig, RunConfig, override, parse_arguments, resolve
 from xclip_module.errors import ConfigError
-from xclip_module.run.launch import load_config
 from xclip_module.run.protocols import PROTOCOLS, find_protocol
+from xclip_module.run.user_config import load_config
 
 
 def test_arguments_win_over_the_file_and_the_file_over_the_protocol():

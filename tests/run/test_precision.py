@@ -75,3 +75,11 @@ def test_zero_shot_scores_in_bf16_are_those_of_fp32_up_to_rounding(start, one_th
     # exp(logit_scale), of untrained weights 1 / 0.07; a cosine may be two such roundings off.
     np.testing.assert_allclose(scores["bf16"], scores["fp32"], rtol=0, atol=2 * 2**-9 / 0.07)
     assert not np.array_equal(scores["bf16"], scores["fp32"])
+
+
+def test_half_precision_on_a_cpu_is_refused(start):
+    code, text = start(
+        lambda config, run: precision.choose(config.run.precision, run.world.device), "--run.precision=fp16"
+    )
+    assert code == 2
+    assert "needs a GPU" in text

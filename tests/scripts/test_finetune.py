@@ -133,7 +133,7 @@ def test_without_a_name_the_same_command_finds_its_run_again_and_another_does_no
         folders.append(run.folder)
 
     for more in ([], [], ["--finetune.lr=0.5"], ["--finetune.log_every_steps=7"]):
-        assert start(main, *arguments, *more, name="", goes_on=True)[0] == 0
+        assert start(main, *arguments, *more, name="", resumes=True)[0] == 0
     assert folders[0] == folders[1] == folders[3] != folders[2]
 
 
@@ -354,14 +354,14 @@ def test_a_second_start_says_who_holds_the_run(arguments, start):
         seen.append((done.returncode, done.stderr))
 
     seen = []
-    assert start(main, *arguments, goes_on=True)[0] == 0
+    assert start(main, *arguments, resumes=True)[0] == 0
     assert seen[0][0] == 2
     assert "this run is already going" in seen[0][1]
     assert f"held by process {os.getpid()}" in seen[0][1]
 
 
 def test_check_tries_everything_forecasts_and_trains_nothing(arguments, start, tmp_path):
-    code, text = start(only_train, "--check", *arguments, check=check_finetune, goes_on=True)
+    code, text = start(only_train, "--check", *arguments, check=check_finetune, resumes=True)
     assert code == 0, text
     for word in ("data: demo 6/3/3", "4 of 4 fit (opened", "a step of 8 clips", "validation on one video"):
         assert word in text

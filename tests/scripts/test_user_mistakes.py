@@ -23,8 +23,9 @@ from xclip_module.features.store import FeatureStore
 from xclip_module.interface import Corpus, Missing, Query, Video
 from xclip_module.models import save_model
 from xclip_module.run import distributed
-from xclip_module.run import launch as run_module
+from xclip_module.run import launch as launcher
 from xclip_module.run.distributed import World
+from xclip_module.run.folder import Run
 from xclip_module.tasks.localisation import score as assemble
 
 ROOT = Path(__file__).parents[2]
@@ -33,7 +34,7 @@ CPU = World(0, 1, torch.device("cpu"))
 
 def script(tmp_path, body, *arguments, code=None, **options):
     """Starts a script of its own whose main function has this body; `code` stands before it."""
-    text = f"import os, signal, sys, threading, time\nfrom xclip_module.run import launch\n{code or ''}\n"
+    text = f"import os, signal, sys, threading, time\nfrom xclip_module.run.launch import launch\n{code or ''}\n"
     text += f"def main(config, run):\n    {body}\nif __name__ == '__main__':\n    launch(main, script=__file__)\n"
     (tmp_path / "run_test.py").write_text(text)
     command = [sys.executable, str(tmp_path / "run_test.py"), f"--run.root={tmp_path / 'runs'}", "--run.name=x"]
@@ -50,7 +51,7 @@ def corpus(videos, missing=()):
         queries=(Query("Hook", "a hook", "tool"),),
         moments={},
         protocol="",
-        missing=tuple(Missing(*one, "no video") for one in missing),
+        missing=tuple(Missing(*names, "no video") for names in missing),
     )
 
 
@@ -79,8 +80,8 @@ def test_a_split_named_twice_is_scored_once():
 
 
 def test_a_split_whose_videos_are_all_missing_stays_in_the_results():
-    found = corpus([("a", "test")], [("b", "val")])
-    assert assemble.scored_splits(evaluating("val", "test"), found) == ("val", "test")
+    partial = corpus([("a", "test")], [("b", "val")])
+    assert assemble.scored_splits(evaluating("val", "test"), partial) == ("val", "test")
 
 
 def test_the_default_splits_fit_a_data_set_without_val():
@@ -93,9 +94,9 @@ def test_the_default_splits_fit_a_data_set_without_val():
 def test_a_video_without_its_tool_file_and_missing_videos_are_said_in_the_log(tmp_path, caplog):
     root = write_copy(tmp_path, [41, 42], seconds=3)
     (root / "tool_annotations" / "video42-tool.txt").unlink()
-    found = load_cholec80(DataConfig(name="cholec80", root=str(root), evaluate=("test",), skip_unreadable=True))
+    incomplete = load_cholec80(DataConfig(name="cholec80", root=str(root), evaluate=("test",), skip_unreadable=True))
     with caplog.at_level(logging.WARNING):
-        assemble._warn_of_gaps(found, found.of_split("test"))
+        assemble._warn_of_gaps(incomplete, incomplete.of_split("test"))
     assert "scored without tool labels, there is no such file: video42" in caplog.text
     assert "phase labels" not in caplog.text
     assert "left out, no labels: video43, video44" in caplog.text
@@ -311,7 +312,7 @@ def test_a_log_on_a_full_disk_adds_no_second_error(start, monkeypatch):
         def flush(self):
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(run_module.logging, "FileHandler", Full)
+    monkeypatch.setattr(launcher.logging, "FileHandler", Full)
     code, text = start(fail)
     assert code == 3
     assert text.splitlines()[-1] == "error: broken: a.mp4"
@@ -348,7 +349,7 @@ def test_a_gathering_that_fails_for_another_reason_stays_a_defect(monkeypatch):
     def fails(values, value):
         raise RuntimeError("something else")
 
-    monkeypatch.setattr(distributed.dist, "all_gather_object", fails)
+    monkeypatch.setattr(torch.distributed, "all_gather_object", fails)
     with pytest.raises(RuntimeError, match="something else"):
         distributed.gather(1, World(0, 2, torch.device("cpu")))
 
@@ -390,6 +391,6 @@ def test_a_track_that_these_queries_have_not_is_refused_before_any_video_is_read
         data=DataConfig(video="data/demo/videos/video07.mp4", queries="one sentence"),
         eval=EvalConfig(track="+query-set"),
     )
-    run = run_module.Run(tmp_path, CPU, is_terminal=False)
+    run = Run(tmp_path, CPU, is_terminal=False)
     with pytest.raises(ConfigError, match=r"these queries have similarity-only; try: --eval.track=similarity-only"):
         assemble.set_up(config, run)

@@ -100,7 +100,7 @@ class World:
             keep_best=keep_best,
             save=save,
             log=self.rows.append,
-            held=self.signals.held,
+            held=self.signals.deferred,
         )
 
     def go(self, rules=RULES):
@@ -330,9 +330,9 @@ def test_a_signal_inside_a_held_body_is_raised_after_it():
     before = {number: signal.getsignal(number) for number in numbers}
 
     def body():
-        with signals.held():
+        with signals.deferred():
             os.kill(os.getpid(), signal.SIGTERM)
-            with signals.held():
+            with signals.deferred():
                 os.kill(os.getpid(), signal.SIGTERM)
             done.append(True)
 

@@ -154,7 +154,7 @@ def _train(
             keep_best=lambda: store(best_folder(training.trainer.progress.step)),
             save=lambda state, number: save_state({**state, "facts": facts()}, number, run),
             log=lines.row,
-            held=run.signals.held,
+            held=run.signals.deferred,
         )
         model.train()
         end = fit(training.trainer, rules, hooks)

@@ -1,14 +1,18 @@
 """In which precision the towers compute; heads are always float32."""
 
-import os
+from __future__ import annotations
 
-import torch
+import os
+from typing import TYPE_CHECKING
 
 from xclip_module.errors import ConfigError
 
+if TYPE_CHECKING:
+    import torch
+
 # Environment variable: what "auto" means on a CPU. Machines of a cluster may differ in their units.
 ON_CPU = "XCLIP_CPU_PRECISION"
-_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+_DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 
 def choose(precision: str, device: torch.device) -> str:
@@ -31,9 +35,13 @@ def choose(precision: str, device: torch.device) -> str:
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:
     """The autocast context of a chosen precision."""
-    return torch.autocast(device.type, dtype=_DTYPES[precision], enabled=precision != "fp32")
+    import torch
+
+    return torch.autocast(device.type, dtype=getattr(torch, _DTYPES[precision]), enabled=precision != "fp32")
 
 
 def _has_bf16_units() -> bool:
+    import torch
+
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("amx_tile") or capabilities.get("avx512_bf16"))

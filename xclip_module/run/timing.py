@@ -1,5 +1,7 @@
 """How long parts of a run take, and what the whole will take."""
 
+from __future__ import annotations
+
 import contextlib
 import datetime
 import logging
@@ -7,11 +9,13 @@ import resource
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-
-import torch
+from typing import TYPE_CHECKING
 
 from xclip_module.errors import DiskError
-from xclip_module.run.launch import Run
+from xclip_module.run.folder import Run
+
+if TYPE_CHECKING:
+    import torch
 
 log = logging.getLogger(__name__)
 
@@ -59,5 +63,8 @@ def clock(seconds: float) -> str:
 def peak_memory(device: torch.device) -> int:
     """The most bytes in use so far: of the device, on a CPU of the process."""
     if device.type == "cuda":
+        import torch
+
         return torch.cuda.max_memory_allocated(device)
+    # Linux counts in KiB.
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
