@@ -34,7 +34,7 @@ def run() -> str:
             measurements.append((_help_seconds(way), *_run_seconds(way)))
     width = max(map(len, _NAMES.values()))
     lines = [
-        f"start-up of {_SCRIPT.name}: seconds until --help is there, and of the demo until the first line of the log, the "
+        f"start-up of {_SCRIPT.name}: seconds to --help, and of the demo to the first line of the log, until the "
         f"first frames are decoded, the first video is encoded; median of {_REPEATS}",
         f"{'':{width}}  {'  '.join(f'{column:>12}' for column in _COLUMNS)}",
     ]
