@@ -4,9 +4,13 @@ B batch, L tokens, D embedding width, T frames of a clip, N frames, W word slots
 also U distinct sentences and b clips of this process.
 """
 
-from typing import NamedTuple, Protocol
+from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    # Records are words that every room reads; most of them do without the seconds that importing torch takes.
+    from torch import Tensor
 
 
 class Embeddings(NamedTuple):

@@ -204,7 +204,7 @@ def _controls(judge: _Judge, curves: Sequence[Curve], seed: int) -> tuple[dict[s
     return rows, prior
 
 
-def _training(corpus: Corpus, *, without: str) -> dict[str, controls.Known]:
+def _training(corpus: Corpus, *, without: str) -> dict[str, controls.TrainingTruth]:
     """Query -> its segments and the length of every annotated training video but one, which is to be judged itself."""
     train = [video for video in _train(corpus) if video.id != without]
     return {
