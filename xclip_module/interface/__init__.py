@@ -2,7 +2,7 @@
 
 from xclip_module.interface.corpus import Corpus, Missing, Query, Segment, Video, split_hash
 from xclip_module.interface.models import Batch, Embeddings, Picture, VideoTextModel
-from xclip_module.interface.moments import Answer, Curve, Moment, Pair, Question
+from xclip_module.interface.moments import Answer, Curve, Moment, Pair, Question, tiou
 from xclip_module.interface.pictures import AnyGrid, ClipSource, PictureReader, PictureStream, check_length
 from xclip_module.interface.sampling import Sampling, clip_rows, curve_times
 from xclip_module.interface.video import FrameFolder, PacketTable, VideoInfo
@@ -34,4 +34,5 @@ __all__ = [
     "clip_rows",
     "curve_times",
     "split_hash",
+    "tiou",
 ]

@@ -62,7 +62,7 @@ def _of_moments(curve: Curve, moments: dict[str, list[Any]]) -> Answer:
     return Answer(curve.video, curve.times, curve.duration, ranking, moments)
 
 
-def _training_segments(corpus: Corpus, *, without: str) -> dict[str, controls.Known]:
+def _training_segments(corpus: Corpus, *, without: str) -> dict[str, controls.TrainingTruth]:
     """Query -> its segments and the length of every annotated training video but one, which is to be judged itself."""
     train = [video for video in training_videos(corpus) if video.id != without]
     return {

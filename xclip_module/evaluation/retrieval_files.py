@@ -16,6 +16,7 @@ from xclip_module.errors import DataError, MemoryShortage, NonFiniteError
 
 # Scores that are looked at in one go: what a block costs beside the matrix stays below a few dozen MB.
 _BLOCK = 1 << 21
+# Rows, columns and keys that a message names one by one.
 _SHOWN = 5
 _SAVE = "numpy.savez(FILE, similarity=..., text_to_video=...)"
 
@@ -55,8 +56,8 @@ def checked_matrix(similarity: Any, *, file: object = "") -> np.ndarray:
     if similarity.dtype.kind not in "fiu":
         raise DataError("wrong similarity", file, f"found {similarity.dtype}, expected floats or integers")
     if similarity.ndim != 2 or 0 in similarity.shape:
-        found = "×".join(map(str, similarity.shape)) or "a single number"
-        raise DataError("wrong similarity", file, f"found shape {found}, expected texts × videos, at least one of each")
+        shape = "×".join(map(str, similarity.shape)) or "a single number"
+        raise DataError("wrong similarity", file, f"found shape {shape}, expected texts × videos, at least one of each")
     if similarity.dtype.kind == "f":
         attempt = "look whether these texts and videos were read at all"
         _refuse(similarity, np.isnan, "NaN similarity", file, attempt)
@@ -123,8 +124,8 @@ def _checked_index(index: Any, shape: tuple[int, ...], file: object) -> np.ndarr
             "wrong text_to_video", file, f"found {index.dtype}, expected integers", "text_to_video.astype(int)"
         )
     if index.shape != (texts,):
-        found = "×".join(map(str, index.shape)) or "a single number"
-        raise DataError("wrong text_to_video", file, f"found shape {found}, expected {texts}, one for each row")
+        given = "×".join(map(str, index.shape)) or "a single number"
+        raise DataError("wrong text_to_video", file, f"found shape {given}, expected {texts}, one for each row")
     wrong = np.flatnonzero((index < 0) | (index >= videos))
     if len(wrong):
         why = f"{index[wrong[0]]} for text {wrong[0]}, expected 0 to {videos - 1}"
@@ -150,9 +151,9 @@ def _refuse(
 
 def _places(name: str, counts: np.ndarray, length: int) -> str:
     """Which lines hold what is refused, for example "2 columns (3, 7; wholly 7)"."""
-    found, whole = np.flatnonzero(counts), np.flatnonzero(counts == length)
+    lines, whole = np.flatnonzero(counts), np.flatnonzero(counts == length)
     wholly = f"; wholly {_listed(whole)}" if len(whole) else ""
-    return f"{len(found)} {name}{'s' * (len(found) > 1)} ({_listed(found)}{wholly})"
+    return f"{len(lines)} {name}{'s' * (len(lines) > 1)} ({_listed(lines)}{wholly})"
 
 
 def _listed(names: Sequence[Any] | np.ndarray) -> str:
