@@ -73,7 +73,7 @@ def probed_encoder(config: Config, run: Run) -> tuple[WindowEncoder, str]:
     """The weights with the windows that are probed, and what of their features is."""
     device = run.world.device
     model = build_model(config.model, config.data, seed=config.run.seed, device=device)
-    features = _choose_features(config.probe, model, weights=config.model.weights)
+    features = choose_features(config.probe, model, weights=config.model.weights)
     sampling = sampling_of(config.data, model, weights=config.model.weights)
     return WindowEncoder(model, sampling, precision.choose(config.run.precision, device)), features
 
@@ -89,7 +89,7 @@ def load_probe_windows(config: Config, corpus: Corpus, encoder: WindowEncoder, f
     return load_windows(corpus, encoder, encoding, features=features, run=run)
 
 
-def _choose_features(section: ProbeConfig, model: VideoTextModel, *, weights: str) -> str:
+def choose_features(section: ProbeConfig, model: VideoTextModel, *, weights: str) -> str:
     """What is probed. Raises ConfigError for what this model has not."""
     available = known_features(model)
     if section.features == AUTO:
