@@ -52,7 +52,7 @@ def load(config: Config, model: VideoTextModel, world: World) -> TrainingData:
         set=found,
         tokens=sentences.tokenise(config, model, found.sentences),
         picture=model.picture,
-        place=Place(frame_store(config), reading, world, config.data.skip_unreadable),
+        place=Place(frame_store(config.finetune.cache, config.run.root), reading, world, config.data.skip_unreadable),
         grid=grid,
         plan=lambda known: _plan(config, known),
         missing={one.id: one.why for one in corpus.missing if one.split == "train"},
@@ -73,7 +73,7 @@ def _validation(config: Config, corpus: Corpus, model: VideoTextModel, world: Wo
     return Validation(
         split="val",
         videos=judged,
-        place=Place(frame_store(config), reading, world, config.data.skip_unreadable),
+        place=Place(frame_store(config.finetune.cache, config.run.root), reading, world, config.data.skip_unreadable),
         grid=make_grid(sampling, 0.0),
         measure=measure,
         digest=_truth_digest(corpus, judged),

@@ -54,13 +54,13 @@ def load(config: Config, model: VideoTextModel, world: World) -> TrainingData:
     of the evaluation, so that a video is decoded once.
     """
     gallery = retrieving.load_gallery(config, "train")
-    found = pair_set(gallery.split, retrieving.videos_of(gallery.split))
+    found = pair_set(gallery.split.texts, gallery.split.text_to_video, retrieving.videos_of(gallery.split))
     judged = retrieving.load_split(config, validated_split(config))
     scored = [retrieving.load_split(config, name) for name in searching.scored_splits(config)]
     _warn_of_overlap(gallery.split, [judged, *scored])
     reading, choice = retrieving.reading_of(config, model), retrieving.choose_frames(config, model)
     side = stored_side(model.picture.size, crop_scale=config.finetune.crop_scale)
-    place = Place(frame_store(config), reading, world, config.data.skip_unreadable)
+    place = Place(frame_store(config.finetune.cache, config.run.root), reading, world, config.data.skip_unreadable)
     return TrainingData(
         set=found,
         tokens=sentences.tokenise(config, model, found.sentences),
