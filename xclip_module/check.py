@@ -10,7 +10,7 @@ from xclip_module.interface import Corpus, Video
 from xclip_module.probe.corpus import load_probe_data
 from xclip_module.probe.head import load_probe_windows, probed_encoder
 from xclip_module.probe.trial import try_fits
-from xclip_module.run.launch import Run
+from xclip_module.run.folder import Run
 from xclip_module.run.progress import Progress
 from xclip_module.run.timing import forecast, timed
 from xclip_module.tasks import task_of
@@ -50,7 +50,8 @@ def check_finetune(config: Config, run: Run, is_deep: bool) -> None:
     _say_data(config, corpus)
     # All of them before the first is used, so that one look names every broken one.
     _check_videos(config, corpus, run, is_deep=is_deep)
-    try_training(config, run)
+    costs = try_training(config, run)
+    forecast(costs.seconds, costs.size, run, costs.note)
 
 
 def check_probe(config: Config, run: Run, is_deep: bool) -> None:

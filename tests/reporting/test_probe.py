@@ -14,7 +14,7 @@ from xclip_module.reporting.page import Pictures, html_report
 from xclip_module.reporting.probe_pictures import probe_pictures
 from xclip_module.reporting.report import markdown_report
 from xclip_module.run.distributed import World
-from xclip_module.run.launch import Run
+from xclip_module.run.folder import Run
 from xclip_module.tasks.localisation import write as outputs
 from xclip_module.tasks.localisation.score import Scored
 

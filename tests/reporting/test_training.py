@@ -15,7 +15,7 @@ from xclip_module.reporting.page import Pictures, html_report
 from xclip_module.reporting.report import markdown_report
 from xclip_module.reporting.training import running_mean
 from xclip_module.run.distributed import World
-from xclip_module.run.launch import Run
+from xclip_module.run.folder import Run
 from xclip_module.tasks.localisation import judge as outcome
 from xclip_module.tasks.localisation import pictures
 from xclip_module.tasks.localisation import write as outputs

@@ -14,7 +14,7 @@ from xclip_module.config import Config
 from xclip_module.interface import Corpus, Curve, Missing, Query, Sampling, Video
 from xclip_module.reporting import report
 from xclip_module.run.distributed import World
-from xclip_module.run.launch import Run
+from xclip_module.run.folder import Run
 from xclip_module.tasks.localisation import judge as outcome
 from xclip_module.tasks.localisation import write as outputs
 from xclip_module.tasks.localisation.score import Scored

@@ -13,13 +13,13 @@ from transformers import CLIPConfig, CLIPModel
 
 from xclip_module.benchmark.meter import Cost, measured, table
 from xclip_module.benchmark.models import vit_b
-from xclip_module.finetune.run import make_calls
+from xclip_module.features.encoding import to_pixels
 from xclip_module.interface import Batch, Video
-from xclip_module.models.parameters import checkpoint_activations_
+from xclip_module.models.parameters import checkpoint_activations_, logit_scale
 from xclip_module.run import precision
 from xclip_module.run.distributed import World
 from xclip_module.training.batches.pairs import PairPlan, PairSet
-from xclip_module.training.grad_cache import backward
+from xclip_module.training.step import StepMaker
 
 _WORDS, _SIDE, _VOCABULARY = 32, 224, 49408
 _SMALL = 4
@@ -110,15 +110,19 @@ def _ours(wishes: dict[str, Any], device: torch.device) -> tuple[Any, Any]:
     model = vit_b(wishes["patch"], frames=wishes["frames"]).to(device).train()
     if wishes.get("is_checkpointed"):
         checkpoint_activations_(model)
-    calls = make_calls(model, _PRECISIONS[device.type], device)
-
-    def step(batch: Batch) -> float:
-        world = World(0, 1, device)
-        return backward(
-            batch, calls=calls, loss="multi_positive", micro_batch_size=_SMALL, world=world, scale=lambda x: x, seed=0
-        ).loss
-
-    return model, step
+    maker = StepMaker(
+        model=model,
+        to_pixels=lambda frames: to_pixels(frames, model.picture, device),
+        precision=_PRECISIONS[device.type],
+        loss="multi_positive",
+        micro_batch_size=_SMALL,
+        seed=0,
+        scaler=torch.amp.GradScaler(device.type, enabled=False),
+        logit_scale=logit_scale(model),
+        max_logit_scale=100.0,
+        world=World(0, 1, device),
+    )
+    return model, lambda batch: maker.gradients(batch, 0).loss
 
 
 def _plain(wishes: dict[str, Any], device: torch.device) -> tuple[Any, Any]:

@@ -10,10 +10,9 @@ from xclip_module.errors import DataError, WeightsError
 from xclip_module.models import save_model
 from xclip_module.models.tokenizer import ClipTokenizer
 from xclip_module.run import distributed, storage
-from xclip_module.run.folder import CHECKPOINTS
-from xclip_module.run.launch import Run
+from xclip_module.run.folder import CHECKPOINTS, Run
 from xclip_module.training import checkpoint
-from xclip_module.training.engine import Progress, Trainer
+from xclip_module.training.engine import Trainer, TrainingProgress
 
 BEST, LAST = "best", "last"
 # Checkpoints that are kept: a damaged newest one costs the steps since the one before.
@@ -29,18 +28,19 @@ def newest_state(run: Run) -> dict[str, Any] | None:
     folder = run.folder / CHECKPOINTS
     if run.world.is_main:
         storage.make_folder(folder)
-    found = checkpoint.newest(folder) if run.world.is_main else None
-    path = distributed.gather(found.path if found else None, run.world)[0]
+    newest = checkpoint.newest(folder) if run.world.is_main else None
+    # Chosen by one: where a file system shows the newest late, another would resume from the one before.
+    path = distributed.gather(newest.path if newest else None, run.world)[0]
     if path is None:
         return None
-    state = found.state if found else checkpoint.read(path)
+    state = newest.state if newest else checkpoint.read(path)
     if state.get("format") != _FORMAT:
         why = f"format {state.get('format')!r}, this version reads {_FORMAT}"
         raise WeightsError("checkpoint of another version", path, why, "another --run.name=NAME")
     return state
 
 
-def take_over(trainer: Trainer, state: dict[str, Any], data: str, run: Run) -> dict[str, Any]:
+def resume(trainer: Trainer, state: dict[str, Any], data: str, run: Run) -> dict[str, Any]:
     """Puts the trainer where the checkpoint was and gives the facts beside it; `data` = digest of the training data.
 
     Raises WeightsError for a checkpoint of other weights and where the best weights are gone or damaged, DataError for
@@ -60,14 +60,14 @@ def take_over(trainer: Trainer, state: dict[str, Any], data: str, run: Run) -> d
     return facts
 
 
-def check_best(run: Run, progress: Progress) -> None:
+def check_best(run: Run, progress: TrainingProgress) -> None:
     """Raises WeightsError where the best weights are not those that were noted."""
     folder = run.folder / best_folder(progress.best_step)
     try:
-        found = _sum(folder)
+        digest = _sum(folder)
     except OSError as error:
         raise WeightsError("best weights are gone", folder, error.strerror or str(error), _ANEW) from error
-    if found != progress.best_sum:
+    if digest != progress.best_sum:
         raise WeightsError("damaged best weights", folder, "their SHA-256 is not the one noted", _ANEW)
 
 
@@ -76,9 +76,10 @@ def save_state(state: dict[str, Any], step: int, run: Run) -> None:
     if not run.world.is_main:
         return
     path = checkpoint.save(run.folder / CHECKPOINTS, {"format": _FORMAT, **state}, step=step, keep=_KEPT)
-    known = best_folder(state["progress"]["best_step"]).name
+    # After the checkpoint: killed in between, one folder too many is left, and never one too few.
+    current = best_folder(state["progress"]["best_step"]).name
     for folder in (run.folder / CHECKPOINTS).glob("best-*"):
-        if folder.name != known:
+        if folder.name != current:
             shutil.rmtree(folder, ignore_errors=True)
     run.status.update(checkpoint=str(path), step=step)
 
@@ -90,16 +91,16 @@ def best_folder(step: int) -> Path:
     return Path(CHECKPOINTS, f"best-{step:08d}")
 
 
-def export(model: Any, tokenizer: ClipTokenizer, run: Run, place: str | Path, *, is_half: bool) -> str:
+def export(model: Any, tokenizer: ClipTokenizer, run: Run, name: str | Path, *, is_half: bool) -> str:
     """Writes the weights as a folder that `--model.weights` takes; gives the SHA-256 of its tensors' file."""
     if not run.world.is_main:
         return ""
-    folder = run.folder / place
+    folder = run.folder / name
     save_model(model, folder, tokenizer=tokenizer, is_half=is_half)
     return _sum(folder)
 
 
-def publish_best(run: Run, progress: Progress) -> None:
+def publish_best(run: Run, progress: TrainingProgress) -> None:
     """Copies the best weights, verified, to where users look for them."""
     if run.world.is_main:
         check_best(run, progress)

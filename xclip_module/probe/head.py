@@ -18,7 +18,7 @@ from xclip_module.probe.fit import Fitted, Fitter, make_head
 from xclip_module.probe.temporal import fit_temporal
 from xclip_module.probe.windows import TRAIN, VAL, ProbeData, load_windows
 from xclip_module.run import distributed, precision
-from xclip_module.run.launch import Run
+from xclip_module.run.folder import Run
 from xclip_module.sections import AUTO
 from xclip_module.tasks import Task
 from xclip_module.tasks.encode import feature_store

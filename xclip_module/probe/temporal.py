@@ -19,7 +19,7 @@ from xclip_module.models.head import log_odds
 from xclip_module.models.temporal_head import TemporalHead
 from xclip_module.probe.fit import Fitted, mean_over_pairs
 from xclip_module.probe.windows import Windows, digest_of, digest_of_tensors, rows_of, stacked
-from xclip_module.run.launch import Run
+from xclip_module.run.folder import Run
 from xclip_module.training.sequences import SequenceFit, SequenceRecipe, VideoSequence, fit_sequences, sequence_loss
 
 _CHECKPOINTS = "temporal"

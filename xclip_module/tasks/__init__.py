@@ -9,7 +9,7 @@ from xclip_module.sections import RETRIEVAL_NAMES
 if TYPE_CHECKING:
     from xclip_module.interface import Corpus, Video, VideoTextModel
     from xclip_module.run.distributed import World
-    from xclip_module.run.launch import Run
+    from xclip_module.run.folder import Run
     from xclip_module.tasks.training_data import Recipe, TrainingData
     from xclip_module.tasks.weights import Origin
 

@@ -16,7 +16,7 @@ from xclip_module.features.store import FeatureStore
 from xclip_module.features.video_pass import Arrays, Encode, feature_pass
 from xclip_module.interface import Video, VideoTextModel
 from xclip_module.run import distributed, precision
-from xclip_module.run.launch import Run
+from xclip_module.run.folder import Run
 from xclip_module.run.progress import Progress
 from xclip_module.video.reading import Reading
 

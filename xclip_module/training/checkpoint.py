@@ -42,7 +42,7 @@ def save(folder: Path, state: dict[str, Any], *, step: int, keep: int) -> Path:
     # The sum first, beside that of a file which this one replaces: killed in between, what lies there still verifies.
     former = _sums(path)[:1] if path.exists() else []
     sums = [hashlib.sha256(content).hexdigest(), *former]
-    storage.write_text(_sum_of(path), "".join(f"{one}  {path.name}\n" for one in sums))
+    storage.write_text(_sum_of(path), "".join(f"{digest}  {path.name}\n" for digest in sums))
     storage.write_bytes(path, content)
     for old in _all(folder)[keep:]:
         old.unlink()
@@ -74,10 +74,10 @@ def read(path: Path) -> dict[str, Any]:
         content = path.read_bytes()
     except OSError as error:
         raise WeightsError("unreadable checkpoint", path, error.strerror or str(error)) from error
-    found, wanted = hashlib.sha256(content).hexdigest(), _sums(path)
-    if found not in wanted:
+    digest, wanted = hashlib.sha256(content).hexdigest(), _sums(path)
+    if digest not in wanted:
         expected = f"{wanted[0][:12]}…" if wanted else f"one in {_sum_of(path).name}"
-        raise WeightsError("damaged checkpoint", path, f"SHA-256 {found[:12]}…, expected {expected}")
+        raise WeightsError("damaged checkpoint", path, f"SHA-256 {digest[:12]}…, expected {expected}")
     try:
         state = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
     except _UNREADABLE as error:
@@ -89,8 +89,9 @@ def read(path: Path) -> dict[str, Any]:
 
 def _all(folder: Path) -> list[Path]:
     """Checkpoints by name, newest first."""
-    found = [path for path in folder.glob("step-*.pt") if re.fullmatch(r"step-\d{8,}\.pt", path.name)]
-    return sorted(found, key=lambda path: int(path.stem.removeprefix("step-")), reverse=True)
+    # Whatever else lies there, such as a copy of the user's, is not ours to read or remove.
+    paths = [path for path in folder.glob("step-*.pt") if re.fullmatch(r"step-\d{8,}\.pt", path.name)]
+    return sorted(paths, key=lambda path: int(path.stem.removeprefix("step-")), reverse=True)
 
 
 def _sums(path: Path) -> list[str]:

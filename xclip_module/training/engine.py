@@ -8,9 +8,9 @@ checkpoint needs.
 import contextlib
 import math
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import nn
@@ -19,10 +19,14 @@ from xclip_module.errors import DiskError, MemoryShortage, NonFiniteError
 from xclip_module.interface import Batch
 from xclip_module.training.grad_cache import StepLoss
 from xclip_module.training.optim import set_lr
+from xclip_module.training.step import StepMaker
+
+# So many clips of a batch that gave no finite gradient are named.
+_MOST_NAMES = 8
 
 
 @dataclass
-class Progress:
+class TrainingProgress:
     """How far a training is; primitives only, as they stand in a checkpoint.
 
     step: finished steps.  skipped, skipped_in_a_row: those whose gradients were not finite.
@@ -61,36 +65,47 @@ class Rules(NamedTuple):
     if_short: str
 
 
-class Hooks(NamedTuple):
-    """What the loop asks of the outside.
+class Outside(Protocol):
+    """The world outside of the loop."""
 
-    batches: the batches from one step to another.  gradients: writes `.grad` of every parameter for a batch and a step.
-    synchronise: averages gradients over processes.  after_step: keeps parameters in their bounds.
-    validate: val numbers of the present weights.  keep_best: stores the present weights as the best
-    and gives their SHA-256.
-    save: stores a checkpoint.  log: takes a row every `log_every` steps.  held: signals wait in its body.
-    """
+    def batches(self, start: int, stop: int) -> Generator[Batch, None, None]:
+        """The batches from one step to another (excluded)."""
+        ...
 
-    batches: Callable[[int, int], Generator[Batch, None, None]]
-    gradients: Callable[[Batch, int], StepLoss]
-    synchronise: Callable[[], None]
-    after_step: Callable[[], None]
-    validate: Callable[[], dict[str, Any]]
-    keep_best: Callable[[], str]
-    save: Callable[[dict[str, Any], int], None]
-    log: Callable[[dict[str, Any]], None]
-    held: Callable[[], contextlib.AbstractContextManager[None]]
+    def validate(self) -> dict[str, Any]:
+        """Val numbers of the present weights."""
+        ...
+
+    def keep_best(self) -> str:
+        """Stores the present weights as the best; their SHA-256."""
+        ...
+
+    def save(self, state: dict[str, Any], step: int) -> None:
+        """Stores a checkpoint."""
+        ...
+
+    def log(self, row: dict[str, Any]) -> None:
+        """Takes the means of the last steps, every `log_every` of them."""
+        ...
+
+    def deferred(self) -> contextlib.AbstractContextManager[None]:
+        """Signals wait until the body has ended."""
+        ...
 
 
 class Trainer:
     """Model, optimizer, scaler and progress: what changes with a step."""
 
     def __init__(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, factor: Callable
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        scaler: torch.amp.GradScaler,
+        factor: Callable[[int], float],
     ):
         """`factor(step)` is the learning rate's share of its peak."""
         self.model, self.optimizer, self.scaler, self.factor = model, optimizer, scaler, factor
-        self.progress = Progress()
+        self.progress = TrainingProgress()
         # True while a step is being applied: such a state must not be saved.
         self.is_torn = False
 
@@ -109,24 +124,27 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.scaler.is_enabled():
             self.scaler.load_state_dict(state["scaler"])
-        self.progress = Progress(**state["progress"])
+        self.progress = TrainingProgress(**state["progress"])
 
-    def apply(self, rules: Rules, after_step: Callable[[], None]) -> float:
-        """One step of the optimizer with the gradients as they are; the gradient norm, not finite for a skipped one."""
+    def apply(self, max_grad_norm: float) -> float:
+        """One step of the optimizer with the gradients as they are; the gradient norm, not finite for a skipped one.
+
+        max_grad_norm: 0 = gradients are not scaled down.
+        """
         set_lr(self.optimizer, self.factor(self.progress.step))
         self.is_torn = True
+        # Before the norm is taken: of scaled gradients it would be thousands of times the one that is asked for.
         self.scaler.unscale_(self.optimizer)
-        most = rules.max_grad_norm or math.inf
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        norm = float(torch.nn.utils.clip_grad_norm_(parameters, most))
+        norm = float(torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm or math.inf))
         if math.isfinite(norm):
             self.scaler.step(self.optimizer)
-            after_step()
         # An overflow halves the scale; without a scaler there is nothing to update, and the step is left out all the
         # same: one NaN would stay in the weights for ever.
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         progress = self.progress
+        # A skipped step counts: the next one has other clips and other dropout, and the learning rate moves on.
         progress.step += 1
         progress.skipped += not math.isfinite(norm)
         progress.skipped_in_a_row = 0 if math.isfinite(norm) else progress.skipped_in_a_row + 1
@@ -134,106 +152,120 @@ class Trainer:
         return norm
 
 
-def fit(trainer: Trainer, rules: Rules, hooks: Hooks) -> str:
+def fit(trainer: Trainer, maker: StepMaker, rules: Rules, outside: Outside) -> str:
     """Trains to the end, from wherever the trainer is; says why it ended.
 
     Whatever ends it early, the last finished step is saved first: at most the step under way is lost. Raises
     NonFiniteError after too many skipped steps in a row; then the former checkpoint is left as it is.
     """
-    saved = trainer.progress.step
+    progress = trainer.progress
+    saved = progress.step
 
     def save() -> None:
         nonlocal saved
-        with hooks.held():
-            hooks.save(trainer.state(), trainer.progress.step)
-            saved = trainer.progress.step
+        with outside.deferred():
+            outside.save(trainer.state(), progress.step)
+            saved = progress.step
 
     try:
-        with contextlib.closing(hooks.batches(trainer.progress.step, rules.total)) as batches:
+        with contextlib.closing(outside.batches(progress.step, rules.total)) as batches:
             clock = _Clock()
             while True:
-                if _validate(trainer, rules, hooks):
+                # Before the end is looked at, so that the last weights are judged, too; and before the first step, so
+                # that training must beat the weights that it began with.
+                if _is_due(progress, rules):
+                    _validate(trainer, rules, outside)
+                    # At once: the best weights on disk are those that the newest checkpoint knows.
                     save()
-                if reason := _end(trainer.progress, rules):
-                    if saved != trainer.progress.step:
+                if reason := _end(progress, rules):
+                    if saved != progress.step:
                         save()
                     return reason
-                _step(trainer, rules, hooks, batches, clock)
-                if trainer.progress.step % rules.save_every == 0:
+                _step(trainer, maker, rules, outside, batches, clock)
+                if progress.step % rules.save_every == 0:
                     save()
     except (NonFiniteError, DiskError):
+        # Weights that went astray must not take the place of good ones; a full disk takes nothing.
         raise
     except BaseException:
-        if saved != trainer.progress.step and not trainer.is_torn:
+        if saved != progress.step and not trainer.is_torn:
             save()
         raise
 
 
-def _step(trainer: Trainer, rules: Rules, hooks: Hooks, batches: Generator[Batch, None, None], clock: "_Clock") -> None:
+def _step(
+    trainer: Trainer,
+    maker: StepMaker,
+    rules: Rules,
+    outside: Outside,
+    batches: Generator[Batch, None, None],
+    clock: "_Clock",
+) -> None:
+    """One step; a function of its own, so that its batch is gone before the next one is asked for."""
     progress = trainer.progress
     clock.wait()
     batch = next(batches)
     clock.work()
-    try:
-        found = hooks.gradients(batch, progress.step)
-        hooks.synchronise()
-        with hooks.held():
-            norm = trainer.apply(rules, hooks.after_step)
+    with _shortages(rules.if_short):
+        loss = maker.gradients(batch, progress.step)
+        # Not to be torn: a step that counts has moved the weights and is in the means of the next row.
+        with outside.deferred():
+            norm = trainer.apply(rules.max_grad_norm)
+            if math.isfinite(norm):
+                maker.clamp_()
             clock.add(len(batch.names))
-            _log(trainer, rules, hooks, found, {"grad_norm": norm if math.isfinite(norm) else None}, clock)
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if not _is_shortage(error):
-            raise
-        why = str(error).split(".")[0]
-        raise MemoryShortage("out of memory in a training step", "", why, rules.if_short) from error
+            _log(trainer, rules, outside, loss, norm, clock)
     if progress.skipped_in_a_row >= rules.max_skipped:
-        _give_up(trainer, batch, found.loss)
+        _give_up(trainer, batch, loss.loss)
 
 
-def _log(trainer: Trainer, rules: Rules, hooks: Hooks, found: StepLoss, facts: dict[str, Any], clock: "_Clock") -> None:
+def _log(trainer: Trainer, rules: Rules, outside: Outside, step: StepLoss, norm: float, clock: "_Clock") -> None:
     """Adds a step to the means, and hands them out where a line is due."""
     progress, window = trainer.progress, trainer.progress.window
-    progress.window = [a + b for a, b in zip(window, (found.loss, found.floor, found.accuracy, 1), strict=True)]
+    progress.window = [a + b for a, b in zip(window, (step.loss, step.floor, step.accuracy, 1), strict=True)]
     if progress.step % rules.log_every and progress.step != rules.total:
         return
     loss, floor, accuracy, count = progress.window
     row = {
         "step": progress.step,
+        # JSON has neither NaN nor infinity.
         "loss": loss / count if math.isfinite(loss) else None,
         "floor": floor / count,
         "accuracy": accuracy / count,
         "lr": max(group["lr"] for group in trainer.optimizer.param_groups),
-        **facts,
+        "grad_norm": norm if math.isfinite(norm) else None,
         "scale": trainer.scaler.get_scale(),
         "skipped": progress.skipped,
     }
-    hooks.log({**row, **clock.row(rules.total - progress.step)})
+    outside.log({**row, **clock.row(rules.total - progress.step)})
     progress.window = [0.0, 0.0, 0.0, 0]
 
 
-def _validate(trainer: Trainer, rules: Rules, hooks: Hooks) -> bool:
-    """Validates where it is due; True when it did."""
-    progress = trainer.progress
+def _is_due(progress: TrainingProgress, rules: Rules) -> bool:
+    """Whether the present step is one to validate; not a second time after a resume."""
     is_due = rules.validate_every and (progress.step % rules.validate_every == 0 or progress.step >= rules.total)
-    if not is_due or progress.validated == progress.step:
-        return False
+    return bool(is_due) and progress.validated != progress.step
+
+
+def _validate(trainer: Trainer, rules: Rules, outside: Outside) -> None:
+    progress = trainer.progress
     trainer.model.eval()
-    row = hooks.validate()
+    row = outside.validate()
     trainer.model.train()
     value = row.get(rules.monitor)
     is_better = value is not None and value > progress.best
-    with hooks.held():
+    with outside.deferred():
         if value is not None and is_better:
-            progress.best_sum = hooks.keep_best()
+            # First the file, then what the next checkpoint says of it: killed in between, the former best still is one.
+            progress.best_sum = outside.keep_best()
             progress.best, progress.best_step = float(value), progress.step
         # An undefined number says nothing about the weights.
         progress.since_best = 0 if is_better else progress.since_best + (value is not None)
         progress.validated = progress.step
         progress.validations.append({"step": progress.step, **row})
-    return True
 
 
-def _end(progress: Progress, rules: Rules) -> str:
+def _end(progress: TrainingProgress, rules: Rules) -> str:
     if rules.patience and progress.since_best >= rules.patience:
         return f"early: {progress.since_best} validations without a better {rules.monitor}"
     return "all steps" if progress.step >= rules.total else ""
@@ -241,7 +273,7 @@ def _end(progress: Progress, rules: Rules) -> str:
 
 def _give_up(trainer: Trainer, batch: Batch, loss: float) -> None:
     progress = trainer.progress
-    names: Sequence[str] = [*batch.names[:8], *(["…"] if len(batch.names) > 8 else [])]
+    names: Sequence[str] = [*batch.names[:_MOST_NAMES], *(["…"] if len(batch.names) > _MOST_NAMES else [])]
     lr = max(group["lr"] for group in trainer.optimizer.param_groups)
     why = (
         f"{progress.skipped_in_a_row} steps in a row up to step {progress.step}: loss {loss:g}, lr {lr:.3g}, "
@@ -252,9 +284,18 @@ def _give_up(trainer: Trainer, batch: Batch, loss: float) -> None:
     )
 
 
-def _is_shortage(error: BaseException) -> bool:
-    is_torchs = isinstance(error, torch.OutOfMemoryError | MemoryError)
-    return is_torchs or "can't allocate memory" in str(error) or "out of memory" in str(error)
+@contextlib.contextmanager
+def _shortages(attempt: str) -> Iterator[None]:
+    """Turns what torch raises when memory runs out into MemoryShortage, which says what to try."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        is_torchs = isinstance(error, torch.OutOfMemoryError | MemoryError)
+        # The allocator of the CPU has no error class of its own.
+        if not is_torchs and "can't allocate memory" not in str(error) and "out of memory" not in str(error):
+            raise
+        why = str(error).split(".")[0]
+        raise MemoryShortage("out of memory in a training step", "", why, attempt) from error
 
 
 class _Clock:

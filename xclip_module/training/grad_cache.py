@@ -4,10 +4,9 @@ U distinct sentences and B clips of the whole batch; u and b of one process, m o
 L tokens, D width, H picture side.
 """
 
-import hashlib
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.distributed as dist
@@ -17,23 +16,28 @@ from xclip_module.interface import Batch, Embeddings
 from xclip_module.run.collectives import gather_rows
 from xclip_module.run.distributed import World, share
 from xclip_module.training.objectives import LOSSES, accuracy, floor
+from xclip_module.training.seeds import seed_of
 
 
-class Calls(NamedTuple):
-    """What a step calls.
+class StepModel(Protocol):
+    """What a step calls; all but the similarity on one chunk at a time."""
 
-    encode_text: ids [m, W] and mask [m, W] -> texts, under the autocast that the caller wants.
-    encode_video: pixels [m, T, 3, H, H], zero in empty slots, and mask [m, T] -> clips, likewise.
-    similarity: texts and clips of the whole batch -> logits [U, B], float32.
-    to_pixels: frames [m, T, 3, H, H] uint8 as they lie in the batch -> what `encode_video` takes, on the device.
-    poll: called before every chunk; may raise to leave the step.
-    """
+    def encode_text(self, input_ids: Tensor, mask: Tensor) -> Embeddings:
+        """Texts from ids [m, W] and mask [m, W], under the autocast that the caller wants."""
+        ...
 
-    encode_text: Callable[[Tensor, Tensor], Embeddings]
-    encode_video: Callable[[Tensor, Tensor], Embeddings]
-    similarity: Callable[[Embeddings, Embeddings], Tensor]
-    to_pixels: Callable[[Tensor], Tensor]
-    poll: Callable[[], None]
+    def encode_video(self, pixels: Tensor, mask: Tensor) -> Embeddings:
+        """Clips, likewise, from pixels [m, T, 3, H, H], zero in empty slots, and mask [m, T]."""
+        ...
+
+    def similarity(self, text: Embeddings, video: Embeddings) -> Tensor:
+        """Logits [U, B] of texts and clips of the whole batch, float32."""
+        ...
+
+    @property
+    def to_pixels(self) -> Callable[[Tensor], Tensor]:
+        """From uint8 frames [m, T, 3, H, H] as they lie in the batch to what `encode_video` takes, on the device."""
+        ...
 
 
 class StepLoss(NamedTuple):
@@ -51,8 +55,8 @@ class StepLoss(NamedTuple):
 
 def backward(
     batch: Batch,
+    model: StepModel,
     *,
-    calls: Calls,
     loss: str,
     micro_batch_size: int,
     world: World,
@@ -71,19 +75,21 @@ def backward(
     scale: `GradScaler.scale`, or the identity.  seed: of this step; every chunk's dropout is drawn from (seed, rank,
     kind, number of the chunk) in both of its forwards, so torch's global generators are reset (other draws belong into
     generators of their own). The clips of rank r must be `share(B, r, world.size)`.
-    Raises PeerError when another process has ended, and whatever `poll` does.
+    Raises PeerError when another process has ended.
     Source: GradCache (Gao et al. 2021) algorithm 1. Differs: texts are shared over the processes too, and gathered
     gradients are multiplied by their number, so that the mean fits encoders and head alike (X-CLIP's AllGather leaves
     the encoders 1/size of theirs).
     """
-    before = partial(_prepare, poll=calls.poll, seed=seed, rank=world.rank)
-    sides = [_texts(batch, calls, world), _clips(batch, calls, world)]
-    passes = [_passes(side, micro_batch_size, before) for side in sides]
-    kept = [_first_pass(forwards) for forwards in passes]
-    leaves = [_gather(parts, side.shares, world, group) for parts, side in zip(kept, sides, strict=True)]
+    sides = [_texts(batch, model, world), _clips(batch, model, world)]
+    passes = [_passes(side, micro_batch_size, seed=seed, rank=world.rank) for side in sides]
+    # 1. Embeddings of all chunks, without graph, so that the activations of one chunk are in memory at a time.
+    embedded = [_first_pass(forwards) for forwards in passes]
+    leaves = [_gather(parts, side.shares, world, group) for parts, side in zip(embedded, sides, strict=True)]
+    # 2. Loss and gradient on the embeddings of the whole batch; the head's own parameters have all of theirs here.
     torch.manual_seed(chunk_seed(seed, 0, "head", 0))
-    result = _head(calls.similarity(*leaves), batch, loss=loss, scale=scale)
-    for forwards, parts, leaf, side in zip(passes, kept, leaves, sides, strict=True):
+    result = _head(model.similarity(*leaves), batch, loss=loss, scale=scale)
+    # 3. Every chunk anew, with graph and the same dropout, and its rows' gradient through it.
+    for forwards, parts, leaf, side in zip(passes, embedded, leaves, sides, strict=True):
         _second_pass(forwards, parts, _gradients(leaf, side.shares[world.rank], world))
     return result
 
@@ -93,8 +99,7 @@ def chunk_seed(seed: int, rank: int, kind: str, number: int) -> int:
 
     kind: "text", "clip", or "head" (rank and number 0: every process draws the head's dropout for the whole batch).
     """
-    digest = hashlib.blake2b(f"{seed}/{rank}/{kind}/{number}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big")
+    return seed_of(seed, rank, kind, number)
 
 
 class _Side(NamedTuple):
@@ -110,41 +115,37 @@ class _Side(NamedTuple):
     shares: list[range]
 
 
-def _texts(batch: Batch, calls: Calls, world: World) -> _Side:
+def _texts(batch: Batch, model: StepModel, world: World) -> _Side:
     shares = [share(len(batch.input_ids), rank, world.size) for rank in range(world.size)]
-    own = list(shares[world.rank]) or [0]
-    rows = batch.input_ids[own].to(world.device), batch.mask[own].to(world.device)
-    return _Side("text", calls.encode_text, rows, shares)
+    # A process without a sentence embeds another's, so that all of them gather the same fields at the same time.
+    mine = list(shares[world.rank]) or [0]
+    rows = batch.input_ids[mine].to(world.device), batch.mask[mine].to(world.device)
+    return _Side("text", model.encode_text, rows, shares)
 
 
-def _clips(batch: Batch, calls: Calls, world: World) -> _Side:
+def _clips(batch: Batch, model: StepModel, world: World) -> _Side:
     shares = [share(len(batch.sentences), rank, world.size) for rank in range(world.size)]
-    found = range(batch.start, batch.start + len(batch.frames))
-    assert len(found) == len(shares[world.rank]), f"rank {world.rank} has clips {found}, not {shares[world.rank]}"
-    assert not found or found == shares[world.rank], f"rank {world.rank} has clips {found}, not {shares[world.rank]}"
+    mine, expected = range(batch.start, batch.start + len(batch.frames)), shares[world.rank]
+    # Empty ranges are equal wherever they start.
+    assert mine == expected, f"rank {world.rank} has clips {mine}, not {expected}"
 
     def encode(frames: Tensor, shown: Tensor) -> Embeddings:
-        pixels, mask = calls.to_pixels(frames), shown.to(world.device, non_blocking=True)
+        pixels, mask = model.to_pixels(frames), shown.to(world.device, non_blocking=True)
         # Asked of the batch, which lies on the CPU: a device need not be waited for.
         if not shown.all():
             pixels = pixels.masked_fill(~mask[:, :, None, None, None], 0.0)
-        return calls.encode_video(pixels, mask)
+        return model.encode_video(pixels, mask)
 
-    frames = batch.frames if found else batch.frames.new_zeros((1, *batch.frames.shape[1:]))
-    shown = batch.shown if found else batch.shown.new_ones((1, *batch.shown.shape[1:]))
+    frames = batch.frames if mine else batch.frames.new_zeros((1, *batch.frames.shape[1:]))
+    shown = batch.shown if mine else batch.shown.new_ones((1, *batch.shown.shape[1:]))
     return _Side("clip", encode, (frames, shown), shares)
 
 
-def _prepare(kind: str, number: int, *, poll: Callable[[], None], seed: int, rank: int) -> None:
-    poll()
-    torch.manual_seed(chunk_seed(seed, rank, kind, number))
-
-
-def _passes(side: _Side, size: int, before: Callable[[str, int], None]) -> list[Callable[[], Embeddings]]:
+def _passes(side: _Side, size: int, *, seed: int, rank: int) -> list[Callable[[], Embeddings]]:
     """One forward for each chunk, which gives the same embeddings whenever it is called."""
 
     def forward(number: int, *chunk: Tensor) -> Embeddings:
-        before(side.kind, number)
+        torch.manual_seed(chunk_seed(seed, rank, side.kind, number))
         return side.encode(*chunk)
 
     chunks = zip(*(rows.split(size or len(rows)) for rows in side.rows), strict=True)
@@ -160,8 +161,9 @@ def _first_pass(forwards: list[Callable[[], Embeddings]]) -> list[Embeddings]:
 def _gather(parts: list[Embeddings], shares: list[range], world: World, group: dist.ProcessGroup | None) -> Embeddings:
     """The whole batch's embeddings as leaves of a graph of their own."""
     counts = [len(rows) for rows in shares]
-    own = (torch.cat([part.detach() for part in field])[: counts[world.rank]] for field in zip(*parts, strict=True))
-    pooled, tokens, mask = (gather_rows(rows, counts, world, group) for rows in own)
+    # Cut to the count: the made-up row of an empty share belongs to nobody's batch.
+    mine = (torch.cat([part.detach() for part in field])[: counts[world.rank]] for field in zip(*parts, strict=True))
+    pooled, tokens, mask = (gather_rows(rows, counts, world, group) for rows in mine)
     return Embeddings(pooled.requires_grad_(), tokens.requires_grad_(), mask)
 
 
@@ -173,25 +175,27 @@ def _head(logits: Tensor, batch: Batch, *, loss: str, scale: Callable[[Tensor], 
     return StepLoss(value.item(), floor(loss, *relation), accuracy(logits.detach(), *relation))
 
 
-def _gradients(leaf: Embeddings, own: range, world: World) -> list[Tensor | None]:
+def _gradients(leaf: Embeddings, mine: range, world: World) -> list[Tensor | None]:
     """Of this process's pooled and token rows; a zero row for a made-up one, None where no head reads it."""
     gradients: list[Tensor | None] = []
     for field in (leaf.pooled, leaf.tokens):
         if field.grad is None:
             gradients.append(None)
         else:
-            rows = field.grad[own.start : own.stop] * world.size
-            gradients.append(rows if own else field.grad.new_zeros((1, *field.shape[1:])))
+            # A process sends on no rows but its own, so the encoders' mean over the processes would be 1/size of their
+            # sum; the head's gradient is whole on every process, and so is its mean.
+            rows = field.grad[mine.start : mine.stop] * world.size
+            gradients.append(rows if mine else field.grad.new_zeros((1, *field.shape[1:])))
     return gradients
 
 
 def _second_pass(
-    forwards: list[Callable[[], Embeddings]], kept: list[Embeddings], gradients: list[Tensor | None]
+    forwards: list[Callable[[], Embeddings]], embedded: list[Embeddings], gradients: list[Tensor | None]
 ) -> None:
     start = 0
     for forward in forwards:
         # Nothing of a chunk is held here while the next is embedded.
-        start += _send(kept.pop() if len(forwards) == 1 else forward(), gradients, start)
+        start += _send(embedded.pop() if len(forwards) == 1 else forward(), gradients, start)
 
 
 def _send(part: Embeddings, gradients: list[Tensor | None], start: int) -> int:

@@ -90,6 +90,7 @@ def fit(problem: Problem, penalty: float, *, start: Linear | None = None, max_st
     width, classes = problem.features.shape[1], problem.labels.shape[1]
     ridge = penalty / problem.counted.mean()
     floor = _LEAST_VARIANCE * problem.variance.max().clamp(min=1e-12)
+    # Böhning's bound: the curvature of a softmax is at most half of the features' second moments.
     scale = (problem.variance / 2 + ridge + floor).rsqrt()
     basis = (problem.axes * scale).T  # weight = point @ basis
     point = torch.zeros(classes, width, device=problem.features.device)

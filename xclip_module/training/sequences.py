@@ -4,10 +4,13 @@ D width of a feature, Q queries (rows), M windows of a video in time order, S st
 
 A step is one video. Its dropout is a function of (seed, epoch, video), the order of the videos one of (seed, epoch), so
 that a checkpoint holds no state of a generator.
+
+It has a loop of its own beside the one in `engine`, whose bytes it cannot have: it counts in epochs, keeps the best
+weights and the curve inside its checkpoints, saves none in the middle of an epoch, does not validate before the first,
+and ends at a gradient that is not finite, where `engine` skips the step.
 """
 
 import contextlib
-import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -21,11 +24,13 @@ from torch.nn import functional
 from xclip_module.errors import NonFiniteError, WeightsError
 from xclip_module.training import checkpoint
 from xclip_module.training.optim import build_optimizer, parameter_groups, set_lr, warmup_cosine
+from xclip_module.training.seeds import seed_of
 
 # MS-TCN's lambda and tau (Farha & Gall, CVPR 2019); yabufarha/ms-tcn clamps the square, at 16.
 _SMOOTH_WEIGHT = 0.15
 _SMOOTH_MOST = 4.0
-_KEEP = 2
+# A damaged newest checkpoint costs one epoch.
+_KEPT = 2
 
 
 class VideoSequence(NamedTuple):
@@ -121,7 +126,7 @@ def fit_sequences(
     with _drawn_from(recipe.seed, torch.device("cpu")):
         model = make_model()
     fit = _Fit(model, recipe, f"{recipe} {key}")
-    fit.take_up(folder)
+    fit.resume(folder)
     for epoch in range(len(fit.curve) + 1, recipe.epochs + 1):
         mean = fit.train(sequences, loss, epoch)
         model.eval()
@@ -130,7 +135,7 @@ def fit_sequences(
         if value is not None and not math.isfinite(value):
             raise NonFiniteError("val number is not finite", "", f"epoch {epoch}, {value}")
         fit.note(epoch, mean, value)
-        checkpoint.save(folder, fit.state(), step=epoch, keep=_KEEP)
+        checkpoint.save(folder, fit.state(), step=epoch, keep=_KEPT)
     return SequenceFit(fit.best["state"], fit.best["epoch"], fit.best["value"], fit.curve)
 
 
@@ -155,39 +160,40 @@ class _Fit:
         model, optimizer = self.model.state_dict(), self.optimizer.state_dict()
         return {"key": self.key, "model": model, "optimizer": optimizer, "best": self.best, "curve": self.curve}
 
-    def take_up(self, folder: Path) -> None:
-        """Goes on from the newest checkpoint of our key; removes those of another."""
-        while found := checkpoint.newest(folder):
-            if "key" not in found.state:
-                raise WeightsError("not a checkpoint of this kind of training", found.path, "it bears no key")
-            if found.state["key"] == self.key:
-                self.model.load_state_dict(found.state["model"])
-                self.optimizer.load_state_dict(found.state["optimizer"])
-                self.best, self.curve = found.state["best"], found.state["curve"]
+    def resume(self, folder: Path) -> None:
+        """Restores the newest checkpoint of our key; removes those of another."""
+        while stored := checkpoint.newest(folder):
+            if "key" not in stored.state:
+                raise WeightsError("not a checkpoint of this kind of training", stored.path, "it bears no key")
+            if stored.state["key"] == self.key:
+                self.model.load_state_dict(stored.state["model"])
+                self.optimizer.load_state_dict(stored.state["optimizer"])
+                self.best, self.curve = stored.state["best"], stored.state["curve"]
                 return
             # Left there, one of a later epoch would count as newer than ours. Its sum goes with the next save.
-            found.path.unlink()
+            stored.path.unlink()
 
     def train(self, sequences: Sequence[VideoSequence], loss: SequenceLoss, epoch: int) -> float:
         """One step per video; the mean loss."""
         self.model.train()
         set_lr(self.optimizer, warmup_cosine(epoch - 1, self.recipe.epochs, 0.0))
         order = np.random.default_rng((self.recipe.seed, epoch)).permutation(len(sequences))
-        return sum(self._step(sequences[place], loss, epoch) for place in order) / len(sequences)
+        return sum(self._step(sequences[number], loss, epoch) for number in order) / len(sequences)
 
     def _step(self, sequence: VideoSequence, loss: SequenceLoss, epoch: int) -> float:
         here = VideoSequence(sequence.video, *(tensor.to(self.device) for tensor in sequence[1:]))
-        with _drawn_from(_step_seed(self.recipe.seed, epoch, sequence.video), self.device):
+        # By name, not by place in the epoch: without another video in front of it, its dropout is the same.
+        with _drawn_from(seed_of(self.recipe.seed, epoch, sequence.video, bits=63), self.device):
             value = loss(self.model(here.features), here)
         self.optimizer.zero_grad(set_to_none=True)
         value.backward()
         norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.max_grad_norm))
-        found = float(value.detach())
-        if not (math.isfinite(found) and math.isfinite(norm)):
-            why = f"epoch {epoch}, loss {found:g}, gradient norm {norm:g}"
+        number = float(value.detach())
+        if not (math.isfinite(number) and math.isfinite(norm)):
+            why = f"epoch {epoch}, loss {number:g}, gradient norm {norm:g}"
             raise NonFiniteError("loss or gradient is not finite", sequence.video, why)
         self.optimizer.step()
-        return found
+        return number
 
     def note(self, epoch: int, loss: float, value: float | None) -> None:
         """Adds an epoch to the curve, and keeps its weights if they are the best so far."""
@@ -246,8 +252,3 @@ def _drawn_from(seed: int, device: torch.device) -> Iterator[None]:
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield
-
-
-def _step_seed(seed: int, epoch: int, video: str) -> int:
-    digest = hashlib.blake2b(f"{seed}/{epoch}/{video}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest) >> 1

@@ -16,7 +16,7 @@ from xclip_module.interface import Answer, FrameFolder, Moment, Video
 from xclip_module.reporting.page import MOST_CARDS, Pictures, RankedVideo, html_report
 from xclip_module.reporting.picture import Picture
 from xclip_module.run.distributed import World
-from xclip_module.run.launch import Run
+from xclip_module.run.folder import Run
 from xclip_module.tasks.localisation import write as outputs
 from xclip_module.tasks.localisation.ranking import ranked_videos, ranking_csv, with_thumbnails
 from xclip_module.tasks.localisation.score import Scored

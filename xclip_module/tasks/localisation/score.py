@@ -14,7 +14,7 @@ from xclip_module.features.store import FeatureStore
 from xclip_module.features.video_pass import Arrays
 from xclip_module.interface import Corpus, Curve, Video
 from xclip_module.moments.tracks import TEMPORAL
-from xclip_module.run.launch import Run
+from xclip_module.run.folder import Run
 from xclip_module.tasks.encode import of_all_videos
 from xclip_module.tasks.localisation.load import LocalisationData
 from xclip_module.tasks.localisation.scorers import Scorer

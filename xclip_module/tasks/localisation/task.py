@@ -7,7 +7,7 @@ from xclip_module.config import Config
 from xclip_module.interface import Corpus, Video, VideoTextModel
 from xclip_module.run import precision
 from xclip_module.run.distributed import World
-from xclip_module.run.launch import Run
+from xclip_module.run.folder import Run
 from xclip_module.tasks.encode import feature_store
 from xclip_module.tasks.localisation.head import check_fit, query_rows, with_sampling
 from xclip_module.tasks.localisation.judge import JudgingRules, LocalisationResults, judge

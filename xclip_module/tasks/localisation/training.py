@@ -17,7 +17,7 @@ from xclip_module.features.video_pass import Arrays
 from xclip_module.interface import Corpus, Curve, Video, VideoTextModel
 from xclip_module.run import distributed, precision
 from xclip_module.run.distributed import World
-from xclip_module.run.launch import Run
+from xclip_module.run.folder import Run
 from xclip_module.tasks.encode import reading_of
 from xclip_module.tasks.localisation.judging import Judge
 from xclip_module.tasks.localisation.load import check_track, scored_splits
@@ -57,7 +57,7 @@ def training_data(config: Config, model: VideoTextModel, world: World) -> Traini
     sampling = sampling_of(data, model, weights=config.model.weights)
     stride = section.clip_stride_seconds or sampling.stride_seconds
     clips = training_set(corpus, texts=_texts(section, corpus), use_tools=section.use_tools, clip_stride_seconds=stride)
-    store = frame_store(config)
+    store = frame_store(section.cache, config.run.root)
     batch = config.model.frames_per_forward
     grid, side = make_grid(sampling, section.cache_fps), stored_side(model.picture.size, crop_scale=section.crop_scale)
     # Validation reads what scoring reads, so that its numbers are those of run_zeroshot with these weights.

@@ -13,7 +13,7 @@ from xclip_module.reporting.page import BestMoments, html_report
 from xclip_module.reporting.report import best_moments, markdown_report
 from xclip_module.reporting.tables import has_truth
 from xclip_module.reporting.verdicts import beaten_controls
-from xclip_module.run.launch import Run
+from xclip_module.run.folder import Run
 from xclip_module.tasks.localisation.judge import LocalisationResults
 from xclip_module.tasks.localisation.pictures import draw
 from xclip_module.tasks.localisation.ranking import Ranking, ranked_videos, ranking_csv, with_thumbnails

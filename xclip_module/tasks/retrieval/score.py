@@ -16,7 +16,7 @@ from xclip_module.evaluation.retrieval_scoring import facts_line, score_shared, 
 from xclip_module.features.store import FeatureStore
 from xclip_module.interface import Embeddings
 from xclip_module.run.distributed import World
-from xclip_module.run.launch import Run
+from xclip_module.run.folder import Run
 from xclip_module.tasks.encode import Encoding, in_precision, of_all_videos, reading_of, stored_key
 from xclip_module.tasks.retrieval.clips import ClipEncoder, joined
 from xclip_module.tasks.retrieval.load import Gallery, videos_of

@@ -8,7 +8,7 @@ from xclip_module.evaluation.retrieval_scoring import check_two_stage
 from xclip_module.interface import Corpus, Video, VideoTextModel
 from xclip_module.run import precision
 from xclip_module.run.distributed import World
-from xclip_module.run.launch import Run
+from xclip_module.run.folder import Run
 from xclip_module.tasks.encode import feature_store
 from xclip_module.tasks.retrieval.clips import ClipEncoder, choose_frames
 from xclip_module.tasks.retrieval.judge import RetrievalResults, judge

@@ -14,7 +14,7 @@ from xclip_module.features.video_pass import Arrays
 from xclip_module.interface import Corpus, Video, VideoTextModel
 from xclip_module.run import distributed, precision
 from xclip_module.run.distributed import World
-from xclip_module.run.launch import Run
+from xclip_module.run.folder import Run
 from xclip_module.tasks.encode import feature_store
 from xclip_module.tasks.retrieval.clips import ClipEncoder, choose_frames
 from xclip_module.tasks.retrieval.frames import ChosenGrid
@@ -59,7 +59,7 @@ def training_data(config: Config, model: VideoTextModel, world: World) -> Traini
     data, section = config.data, config.finetune
     check_sections(data, config.eval, head_path=config.model.head)
     gallery = load_gallery(data, "train")
-    pairs = pair_set(gallery.split, videos_of(gallery.split))
+    pairs = pair_set(gallery.split.texts, gallery.split.text_to_video, videos_of(gallery.split))
     validated = load_gallery(data, validated_split(data.name)).split
     scored = [load_gallery(data, name).split for name in scored_splits(data)]
     _warn_of_overlap(gallery.split, [validated, *scored])
@@ -68,7 +68,7 @@ def training_data(config: Config, model: VideoTextModel, world: World) -> Traini
     scorer = PairScorer(encoder, config.model, False, AS_CONFIGURED)
     # The evaluation's own reading, so that validation sees exactly the pixels that scoring would decode.
     reading = reading_for(scorer, data)
-    place = FrameStorage(frame_store(config), reading, world, data.skip_unreadable)
+    place = FrameStorage(frame_store(section.cache, config.run.root), reading, world, data.skip_unreadable)
     side = stored_side(model.picture.size, crop_scale=section.crop_scale)
     store = feature_store(data, root=config.run.root)
     measure = _Measure(scorer, validated, Scoring(data, store, config.eval.two_stage, config.run.seed), config.eval.v2t)

@@ -14,7 +14,7 @@ from xclip_module.errors import DataError
 from xclip_module.evaluation import retrieval
 from xclip_module.evaluation.retrieval_dump import ranks_csv, similarity_archive
 from xclip_module.reporting.retrieval.page import Found, Hit, retrieval_html, retrieval_markdown
-from xclip_module.run.launch import Run
+from xclip_module.run.folder import Run
 from xclip_module.tasks.localisation.pictures import training_picture
 from xclip_module.tasks.retrieval.judge import RetrievalResults
 from xclip_module.tasks.retrieval.pictures import retrieval_pictures

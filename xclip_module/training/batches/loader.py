@@ -2,7 +2,8 @@
 
 Threads, not processes: the decoders, torch and NumPy release the GIL, and nothing has to be pickled or copied.
 
-Letters: T frame slots, H side of a picture, B samples of a batch, b this process's share, S sentences, W words.
+Letters: T frame slots, H side of a picture, S of a stored one, B samples of a batch, b this process's share, Q
+sentences, W words.
 """
 
 import math
@@ -20,6 +21,15 @@ from xclip_module.interface import Batch, ClipSource
 from xclip_module.run.distributed import World, share
 from xclip_module.training.batches.augment import Augmentation, augment
 from xclip_module.training.batches.sampling_plan import Positives
+
+
+class ClipGrid(Protocol):
+    """Which frames a clip is made of; here only how many."""
+
+    @property
+    def frames_per_clip(self) -> int:
+        """No clip has more."""
+        ...
 
 
 class AnyPlan(Protocol):
@@ -70,7 +80,7 @@ class Loader:
     ):
         """Starts nothing.
 
-        input_ids, mask: [S, W] tokens of all sentences of the training set.
+        input_ids, mask: [Q, W] tokens of all sentences of the training set.
         threads: 0 = clips are prepared where they are asked for.
         all_sentences: a batch holds all sentences, not only those of its samples.
         """
@@ -107,19 +117,19 @@ class Loader:
     def _begin(self, step: int, pool: ThreadPoolExecutor | None) -> _Share:
         """Hands the clips of this process's share to the threads, or prepares them."""
         samples = self._plan.samples(step)
-        own = share(len(samples), self._world.rank, self._world.size)
+        mine = share(len(samples), self._world.rank, self._world.size)
         side = self._augmentation.size
-        slots = (len(own), self._frames.grid.frames_per_clip)
+        slots = (len(mine), self._frames.grid.frames_per_clip)
         # From pinned memory a GPU takes them while it computes.
         is_pinned = self._world.device.type == "cuda"
         frames = torch.empty((*slots, 3, side, side), dtype=torch.uint8, pin_memory=is_pinned)
         shown = torch.empty(slots, dtype=torch.bool, pin_memory=is_pinned)
-        jobs = zip(samples[own.start : own.stop], frames, shown, strict=True)
+        jobs = zip(samples[mine.start : mine.stop], frames, shown, strict=True)
         if pool is not None:
-            return _Share(samples, own.start, frames, shown, [pool.submit(self._prepare, *job) for job in jobs])
+            return _Share(samples, mine.start, frames, shown, [pool.submit(self._prepare, *job) for job in jobs])
         for job in jobs:
             self._prepare(*job)
-        return _Share(samples, own.start, frames, shown, [])
+        return _Share(samples, mine.start, frames, shown, [])
 
     def _prepare(self, sample: Any, into: Tensor, shown: Tensor) -> None:
         """Writes one clip into its place; what it has no frame for stays black and is not shown."""
@@ -139,17 +149,17 @@ class Loader:
     def _finish(self, share: _Share) -> Batch:
         for clip in share.waiting:
             clip.result()
-        found = self._plan.positives(share.samples, all_sentences=self._all_sentences)
-        rows = torch.from_numpy(found.rows)
+        relation = self._plan.positives(share.samples, all_sentences=self._all_sentences)
+        rows = torch.from_numpy(relation.rows)
         return Batch(
             frames=share.frames,
             shown=share.shown,
             start=share.start,
             input_ids=self._input_ids[rows],
             mask=self._mask[rows],
-            sentences=torch.from_numpy(found.sentences),
-            positives=torch.from_numpy(found.positives),
-            unknown=torch.from_numpy(found.unknown),
+            sentences=torch.from_numpy(relation.sentences),
+            positives=torch.from_numpy(relation.positives),
+            unknown=torch.from_numpy(relation.unknown),
             names=tuple(sample.name for sample in share.samples),
         )
 

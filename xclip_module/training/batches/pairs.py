@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from xclip_module.datasets.retrieval.benchmarks import RetrievalSplit
 from xclip_module.errors import ConfigError, DataError
 from xclip_module.interface import Video
 from xclip_module.training.batches.sampling_plan import Positives, count_steps
@@ -38,9 +37,9 @@ class PairSet(NamedTuple):
     def digest(self) -> str:
         """Changes with any video's file or span, sentence or pair; not with the place of the data."""
         spans = [list(video.span) if video.span else None for video in self.videos]
-        found = hashlib.sha256(json.dumps([*files_of(self.videos), spans, self.sentences]).encode())
-        found.update(self.item_video.tobytes() + self.item_sentence.tobytes())
-        return found.hexdigest()[:16]
+        digest = hashlib.sha256(json.dumps([*files_of(self.videos), spans, self.sentences]).encode())
+        digest.update(self.item_video.tobytes() + self.item_sentence.tobytes())
+        return digest.hexdigest()[:16]
 
     def without(self, videos: Collection[str]) -> "PairSet":
         """The same without some videos and their pairs; sentences keep their rows. Raises DataError without any left.
@@ -51,25 +50,25 @@ class PairSet(NamedTuple):
         kept = is_left[self.item_video]
         if not kept.any():
             raise DataError("nothing to train on", why="no training video is left")
-        place = np.where(is_left, np.cumsum(is_left) - 1, -1)
+        new_number = np.where(is_left, np.cumsum(is_left) - 1, -1)
         return self._replace(
             videos=tuple(video for video in self.videos if video.id not in videos),
-            class_of=place[self.class_of],
-            item_video=place[self.item_video[kept]],
+            class_of=new_number[self.class_of],
+            item_video=new_number[self.item_video[kept]],
             item_sentence=self.item_sentence[kept],
         )
 
 
-def pair_set(split: RetrievalSplit, videos: tuple[Video, ...]) -> PairSet:
-    """Every sentence of a split with its video.
+def pair_set(texts: tuple[str, ...], text_to_video: Sequence[int] | np.ndarray, videos: tuple[Video, ...]) -> PairSet:
+    """Every sentence with its video.
 
-    videos: those of the split, in its order.
+    text_to_video: [S] place in `videos` of each text's own.
     """
-    owner = np.asarray(split.text_to_video, np.int64)
-    return PairSet(videos, split.texts, owner, owner, np.arange(len(split.texts)))
+    owner = np.asarray(text_to_video, np.int64)
+    return PairSet(videos, texts, owner, owner, np.arange(len(texts)))
 
 
-class Pair(NamedTuple):
+class PairSample(NamedTuple):
     """One sample of a batch.
 
     sentence: its row.  time: of no meaning, a video is one clip.  epoch, draw: draw is its place in the epoch.
@@ -111,18 +110,19 @@ class PairPlan:
         self._starts = np.cumsum(self._counts) - self._counts
         self._order = functools.lru_cache(maxsize=2)(self._draw_order)
 
-    def samples(self, step: int) -> tuple[Pair, ...]:
+    def samples(self, step: int) -> tuple[PairSample, ...]:
         """The B pairs of a step, counted from 0 over all epochs; an epoch's last batch may be smaller."""
         epoch, batch = divmod(step, self.steps_per_epoch)
         first = batch * self.batch_size
         items = self._order(epoch)[first : first + self.batch_size]
-        known = self.training
-        rows = zip(known.item_video[items].tolist(), known.item_sentence[items].tolist(), strict=True)
+        pairs = self.training
+        rows = zip(pairs.item_video[items].tolist(), pairs.item_sentence[items].tolist(), strict=True)
         return tuple(
-            Pair(known.videos[video].id, sentence, epoch, first + place) for place, (video, sentence) in enumerate(rows)
+            PairSample(pairs.videos[video].id, sentence, epoch, draw)
+            for draw, (video, sentence) in enumerate(rows, first)
         )
 
-    def positives(self, samples: Sequence[Pair], *, all_sentences: bool = False) -> Positives:
+    def positives(self, samples: Sequence[PairSample], *, all_sentences: bool = False) -> Positives:
         """Sentences against clips of a batch: those of a video hold in it, the others are said not to.
 
         Other videos with the very same sentence count as negatives, as released.
@@ -130,13 +130,14 @@ class PairPlan:
         if all_sentences:
             why = "a softmax over the sentences of all videos is no classification"
             raise ConfigError("finetune.loss=classification", why=why, attempt="--finetune.loss=multi_positive")
-        own = np.array([sample.sentence for sample in samples])
-        rows, first, place = np.unique(own, return_index=True, return_inverse=True)
+        sentences = np.array([sample.sentence for sample in samples])
+        rows, first, number = np.unique(sentences, return_index=True, return_inverse=True)
+        # In order of appearance, as in `sampling_plan.Plan`; `unique` sorts by value.
         order = np.argsort(first, kind="stable")
         rows, rank = rows[order], np.argsort(order, kind="stable")
         classes = self.training.class_of
-        holds = classes[rows][:, None] == classes[own][None]
-        return Positives(rows=rows, sentences=rank[place], positives=holds, unknown=np.zeros_like(holds))
+        holds = classes[rows][:, None] == classes[sentences][None]
+        return Positives(rows=rows, sentences=rank[number], positives=holds, unknown=np.zeros_like(holds))
 
     def _draw_order(self, epoch: int) -> np.ndarray:
         """The items of an epoch."""

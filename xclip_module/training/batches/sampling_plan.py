@@ -87,13 +87,14 @@ class Plan:
     def samples(self, step: int) -> tuple[Sample, ...]:
         """The B samples of a step, counted from 0 over all epochs; an epoch's last batch may be smaller."""
         epoch, batch = divmod(step, self.steps_per_epoch)
-        items = self._order(epoch)[batch * self.batch_size : (batch + 1) * self.batch_size]
         first = batch * self.batch_size
-        chosen = [self._sample(item, epoch, first + place) for place, item in enumerate(items.tolist())]
+        items = self._order(epoch)[first : first + self.batch_size]
+        chosen = [self._sample(item, epoch, draw) for draw, item in enumerate(items.tolist(), first)]
         partners = min(round(self._hard_negatives * len(chosen)), len(chosen) // 2)
-        for number in range(partners):
-            place = len(chosen) - partners + number
-            chosen[place] = self._partner(chosen[number], first + place) or chosen[place]
+        # The last of a batch give way to partners of its first: no anchor is itself replaced.
+        for anchor in range(partners):
+            last = len(chosen) - partners + anchor
+            chosen[last] = self._partner(chosen[anchor], first + last) or chosen[last]
         return tuple(chosen)
 
     def positives(self, samples: Sequence[Sample], *, all_sentences: bool = False) -> Positives:
@@ -101,17 +102,17 @@ class Plan:
 
         all_sentences: every sentence of the training set takes part, else the batch's own, in order of appearance.
         """
-        own = [sample.sentence for sample in samples]
-        rows = list(range(len(self.training.sentences))) if all_sentences else list(dict.fromkeys(own))
+        sentences = [sample.sentence for sample in samples]
+        rows = list(range(len(self.training.sentences))) if all_sentences else list(dict.fromkeys(sentences))
         classes = self.training.class_of[rows]
         holds = np.stack([self.training.holds(sample.video, sample.time) for sample in samples])
-        known = np.stack([self.training.known(sample.video) for sample in samples])
-        place = {row: number for number, row in enumerate(rows)}
+        is_known = np.stack([self.training.known(sample.video) for sample in samples])
+        number_of = {row: number for number, row in enumerate(rows)}
         return Positives(
             rows=np.array(rows),
-            sentences=np.array([place[row] for row in own]),
+            sentences=np.array([number_of[row] for row in sentences]),
             positives=holds[:, classes].T,
-            unknown=~known[:, classes].T,
+            unknown=~is_known[:, classes].T,
         )
 
     def _draw_order(self, epoch: int) -> np.ndarray:
@@ -120,24 +121,25 @@ class Plan:
         return self._balanced(epoch)[order] if self._groups else order
 
     def _balanced(self, epoch: int) -> np.ndarray:
-        """[M] items, of every phase equally many within one: place p of all epochs belongs to phase p modulo phases.
+        """[M] items, of every phase equally many within one: draw d of all epochs belongs to phase d modulo phases.
 
         A phase's items come in permutations that go on over the epochs, so that none is drawn twice before all were.
         """
         count, phases = len(self.training.item_time), len(self._groups)
-        places = epoch * count + np.arange(count)
+        draws = epoch * count + np.arange(count)
         chosen = np.empty(count, int)
         for number, items in enumerate(self._groups):
-            mine = places % phases == number
-            cycles, within = np.divmod(places[mine] // phases, len(items))
+            of_phase = draws % phases == number
+            cycles, within = np.divmod(draws[of_phase] // phases, len(items))
             drawn = {c: self._random(_BALANCED, number, c).permutation(items) for c in np.unique(cycles).tolist()}
-            chosen[mine] = [drawn[c][w] for c, w in zip(cycles.tolist(), within.tolist(), strict=True)]
+            chosen[of_phase] = [drawn[c][w] for c, w in zip(cycles.tolist(), within.tolist(), strict=True)]
         return chosen
 
     def _sample(self, item: int, epoch: int, draw: int) -> Sample:
         rng = self._random(_SAMPLE, epoch, draw)
         video = self._video_of(item)
         time = self._jittered(item, rng)
+        # Moved to where nothing holds, it would have no sentence.
         if not self.training.holds(video, time).any():
             time = float(self.training.item_time[item])
         return Sample(item, video, time, self._sentence(video, time, rng), epoch, draw)
@@ -151,6 +153,7 @@ class Plan:
         items, phase = beside[rng.integers(len(beside))]
         item = _pick(items, rng)
         time = self._jittered(item, rng)
+        # Moved over the border, it would be of the anchor's own phase.
         if self.training.phase(anchor.video, time) != phase:
             time = float(self.training.item_time[item])
         return Sample(item, anchor.video, time, self._sentence(anchor.video, time, rng), anchor.epoch, draw)
@@ -166,23 +169,24 @@ class Plan:
             return []
         segments = self._phases[video]
         start, end, phase = segments[segment]
-        found = []
-        for place, border in ((segment - 1, start), (segment + 1, end)):
-            if not 0 <= place < len(segments) or segments[place][2] == phase:
+        beside = []
+        for neighbour, border in ((segment - 1, start), (segment + 1, end)):
+            if not 0 <= neighbour < len(segments) or segments[neighbour][2] == phase:
                 continue
-            items = self._items_between(video, *segments[place][:2])
+            items = self._items_between(video, *segments[neighbour][:2])
             if len(items):
                 by_distance = np.argsort(np.abs(self.training.item_time[items] - border), kind="stable")
-                found.append((items[by_distance[: int(np.ceil(len(items) * _NEAREST))]], segments[place][2]))
-        return found
+                beside.append((items[by_distance[: int(np.ceil(len(items) * _NEAREST))]], segments[neighbour][2]))
+        return beside
 
     def _items_between(self, video: str, start: float, end: float) -> np.ndarray:
-        ids = [one.id for one in self.training.videos]
+        ids = [candidate.id for candidate in self.training.videos]
         times = self.training.item_time
         return np.flatnonzero((self.training.item_video == ids.index(video)) & (start <= times) & (times < end))
 
     def _jittered(self, item: int, rng: np.random.Generator) -> float:
         moved = self.training.item_time[item] + rng.uniform(-self._jitter, self._jitter)
+        # Segments are half open: at the very end of a video nothing holds.
         last = np.nextafter(self.training.tracks[self._video_of(item)].seconds, 0)
         return float(np.clip(moved, 0, last))
 
@@ -217,7 +221,7 @@ def _pick(choices: np.ndarray, rng: np.random.Generator) -> int:
 
 def _phase_groups(training: TrainingSet) -> list[np.ndarray]:
     """The items of each phase that has any."""
-    ids = [training.videos[place].id for place in training.item_video]
+    ids = [training.videos[number].id for number in training.item_video]
     phases = [training.phase(video, time) for video, time in zip(ids, training.item_time.tolist(), strict=True)]
     present = sorted({phase for phase in phases if phase is not None})
     groups = [np.flatnonzero([phase == wanted for phase in phases]) for wanted in present]

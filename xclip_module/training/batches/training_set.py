@@ -46,19 +46,19 @@ class TrainingSet(NamedTuple):
     @property
     def digest(self) -> str:
         """Changes with any video's file or length, label, sentence or clip; not with the place of the data."""
-        found = hashlib.sha256(json.dumps([*files_of(self.videos), self.sentences]).encode())
+        digest = hashlib.sha256(json.dumps([*files_of(self.videos), self.sentences]).encode())
         for track in self.tracks.values():
-            found.update(track.segments.tobytes() + track.of_class.tobytes() + track.known.tobytes())
-        found.update(self.item_video.tobytes() + self.item_time.tobytes())
-        return found.hexdigest()[:16]
+            digest.update(track.segments.tobytes() + track.of_class.tobytes() + track.known.tobytes())
+        digest.update(self.item_video.tobytes() + self.item_time.tobytes())
+        return digest.hexdigest()[:16]
 
     def holds(self, video: str, time: float) -> np.ndarray:
         """[Q] bool: the classes that are known to hold at `time` seconds of the video with this id."""
         track = self.tracks[video]
         inside = (track.segments[:, 0] <= time) & (time < track.segments[:, 1])
-        found = np.zeros(len(self.classes), bool)
-        found[track.of_class[inside]] = True
-        return found
+        holds = np.zeros(len(self.classes), bool)
+        holds[track.of_class[inside]] = True
+        return holds
 
     def known(self, video: str) -> np.ndarray:
         """[Q] bool: the classes annotated for this video at all; where one is not, nobody knows whether it holds."""
@@ -67,23 +67,23 @@ class TrainingSet(NamedTuple):
     def phase(self, video: str, time: float) -> int | None:
         """The class of the phase at `time` seconds, None where there is none."""
         held = np.flatnonzero(self.holds(video, time)).tolist()
-        return next((place for place in held if self.classes[place].kind == "phase"), None)
+        return next((number for number in held if self.classes[number].kind == "phase"), None)
 
     def phase_segments(self, video: str) -> list[tuple[float, float, int]]:
         """Start, end and class of the phases of a video, by time."""
         track = self.tracks[video]
         rows = zip(track.segments.tolist(), track.of_class.tolist(), strict=True)
-        return sorted((start, end, place) for (start, end), place in rows if self.classes[place].kind == "phase")
+        return sorted((start, end, number) for (start, end), number in rows if self.classes[number].kind == "phase")
 
     def without(self, videos: Collection[str]) -> "TrainingSet":
         """The same without some videos, such as those that cannot be read. Raises DataError when no clip is left."""
-        left = [place for place, video in enumerate(self.videos) if video.id not in videos]
+        left = [number for number, video in enumerate(self.videos) if video.id not in videos]
         kept = np.isin(self.item_video, left)
         if not kept.any():
             raise DataError("nothing to train on", why="no training video is left")
         return self._replace(
-            videos=tuple(self.videos[place] for place in left),
-            tracks={self.videos[place].id: self.tracks[self.videos[place].id] for place in left},
+            videos=tuple(self.videos[number] for number in left),
+            tracks={self.videos[number].id: self.tracks[self.videos[number].id] for number in left},
             item_video=np.searchsorted(left, self.item_video[kept]),
             item_time=self.item_time[kept],
         )
@@ -131,7 +131,8 @@ def training_set(
 
 
 def _track(video: Video, classes: Sequence[Query], moments: Mapping[str, tuple[Segment, ...]]) -> Track:
-    rows = [(start, end, place) for place, query in enumerate(classes) for start, end in moments.get(query.name, ())]
+    named = [(number, moments.get(query.name, ())) for number, query in enumerate(classes)]
+    rows = [(start, end, number) for number, segments in named for start, end in segments]
     table = np.array(rows, np.float64).reshape(-1, 3)
     return Track(
         segments=table[:, :2],
@@ -149,9 +150,9 @@ def _labelled_times(track: Track, stride_seconds: float) -> np.ndarray:
 
 def _sentence_table(classes: Sequence[Query], texts: Mapping[str, Sequence[str]]) -> tuple[tuple[str, ...], np.ndarray]:
     owner: dict[str, int] = {}
-    for place, query in enumerate(classes):
+    for number, query in enumerate(classes):
         for text in dict.fromkeys(texts[query.name]):
-            if owner.setdefault(text, place) != place:
+            if owner.setdefault(text, number) != number:
                 why = f"“{text}” stands for {classes[owner[text]].name} and for {query.name}"
                 raise DataError("one sentence for two classes", why=why, attempt="mend the prompts")
     return tuple(owner), np.array(list(owner.values()))

@@ -1,0 +1,185 @@
+"""A training before its first step: model, clips, optimizer, and how its steps are computed."""
+
+import dataclasses
+import logging
+import math
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+
+from xclip_module.config import Config, FinetuneConfig
+from xclip_module.errors import ConfigError
+from xclip_module.features.encoding import to_pixels
+from xclip_module.finetune.clips import Clips, made_up_batch, prepare_clips, prepare_validation
+from xclip_module.finetune.recipe import with_recipe
+from xclip_module.models import load_tokenizer
+from xclip_module.models.parameters import checkpoint_activations_, freeze_, logit_scale, pretrained_names
+from xclip_module.models.tokenizer import ClipTokenizer
+from xclip_module.run import distributed, precision
+from xclip_module.run.distributed import World
+from xclip_module.run.folder import Run
+from xclip_module.sections import FIND
+from xclip_module.tasks import task_of
+from xclip_module.tasks.training_data import TrainingData
+from xclip_module.tasks.weights import build_model, tokenizer_path
+from xclip_module.training.engine import Rules, Trainer
+from xclip_module.training.memory import find_micro_batch
+from xclip_module.training.optim import SCHEDULES, build_optimizer, parameter_groups
+from xclip_module.training.step import StepMaker
+
+log = logging.getLogger(__name__)
+
+
+class Training(NamedTuple):
+    """A training that is ready to begin.
+
+    section: without open keys.  seed: of the run.
+    val: this process's videos to validate on, with their frames; has_val: is there one on any process?
+    start: digest of the weights it begins with.  digest: of clips, labels and sentences.  total: steps.
+    frozen: number of parameters that stay as they are.
+    """
+
+    section: FinetuneConfig
+    seed: int
+    model: Any
+    tokenizer: ClipTokenizer
+    data: TrainingData
+    clips: Clips
+    val: list[Any]
+    has_val: bool
+    trainer: Trainer
+    start: str
+    digest: str
+    precision: str
+    total: int
+    frozen: int
+
+
+def prepare(config: Config, run: Run, *, is_trial: bool = False) -> Training:
+    """Everything that training needs, cheap mistakes first.
+
+    is_trial: clips straight from the videos, and one val video, so that little is decoded and stored.
+    """
+    section = with_recipe(config.finetune, task_of(config).recipe(), data_name=config.data.name)
+    config, world = dataclasses.replace(config, finetune=section), run.world
+    if section.batch_size < world.size:
+        why = f"{world.size} processes share it, one clip each at least"
+        raise ConfigError(f"finetune.batch_size={section.batch_size}", why=why, attempt="a larger batch")
+    model: Any = build_model(config.model, config.data, seed=config.run.seed, device=world.device)
+    # Now and not when weights are stored: its files may change while the run is live.
+    tokenizer = load_tokenizer(tokenizer_path(config.model))
+    data = task_of(config).training(model, world)
+    # Before the optimizer is built: what is frozen belongs to no group.
+    frozen = freeze_(model, section.freeze_layers)
+    if section.activation_checkpointing:
+        checkpoint_activations_(model)
+    chosen = precision.choose(config.run.precision, world.device)
+    run.status.update(phase="frames")
+    clips = prepare_clips(data, source="video" if is_trial else section.frames)
+    val = prepare_validation(data, most=1 if is_trial else len(data.validation.videos))
+    total = math.ceil(section.epochs * clips.plan.steps_per_epoch)
+    return Training(
+        section=section,
+        seed=config.run.seed,
+        model=model,
+        tokenizer=tokenizer,
+        data=data,
+        clips=clips,
+        val=val,
+        has_val=any(distributed.gather(bool(val), world)),
+        trainer=_trainer(model, section, total, chosen, world),
+        start=model.digest(),
+        digest=f"{clips.plan.training.digest} {data.validation.digest}",
+        precision=chosen,
+        total=total,
+        frozen=len(frozen),
+    )
+
+
+def _trainer(model: Any, section: FinetuneConfig, total: int, chosen: str, world: World) -> Trainer:
+    groups = parameter_groups(
+        model.named_parameters(),
+        pretrained=pretrained_names(model),
+        lr=section.lr,
+        pretrained_lr_scale=section.pretrained_lr_scale,
+        weight_decay=section.weight_decay,
+        rule=section.optimizer,
+    )
+    return Trainer(
+        model,
+        build_optimizer(section.optimizer, groups),
+        # Small gradients are zero in float16, so its loss is scaled up; bfloat16 has the range of float32.
+        torch.amp.GradScaler(world.device.type, enabled=chosen == "fp16"),
+        factor=lambda step: SCHEDULES[section.optimizer](step, total, section.warmup),
+    )
+
+
+def make_step(training: Training, world: World, micro_batch_size: int, *, group: Any = None) -> StepMaker:
+    """How the steps of this training are computed; group: see `StepMaker`."""
+    model, section = training.model, training.section
+    return StepMaker(
+        model=model,
+        to_pixels=partial(to_pixels, picture=model.picture, device=world.device),
+        precision=training.precision,
+        loss=section.loss,
+        micro_batch_size=micro_batch_size,
+        seed=training.seed,
+        scaler=training.trainer.scaler,
+        logit_scale=logit_scale(model),
+        max_logit_scale=section.max_logit_scale,
+        world=world,
+        group=group,
+    )
+
+
+def choose_micro_batch(training: Training, world: World, *, former: int = 0) -> int:
+    """Clips in one forward: as configured, all of a share for 0; for `auto` found by trying, the same everywhere.
+
+    former: what an earlier start of this training found; 0 = nothing.
+    """
+    asked, share = training.section.micro_batch_size, -(-training.section.batch_size // world.size)
+    if asked != FIND:
+        return min(asked or share, share)
+    return former or _find_micro_batch(training, share, world)
+
+
+def _find_micro_batch(training: Training, share: int, world: World) -> int:
+    # Without the others, who may be trying another size.
+    alone = World(0, 1, world.device)
+
+    def trial(size: int) -> None:
+        batch = made_up_batch(training.data, share)
+        # As in a step: the optimizer's two moments of every weight are there, too.
+        moments = [torch.zeros_like(p) for p in training.model.parameters() if p.requires_grad for _ in range(2)]
+        make_step(training, alone, size).gradients(batch, 0)
+        del moments
+
+    training.model.train()
+    try:
+        fitting = min(distributed.gather(find_micro_batch(trial, share, world.device), world))
+    finally:
+        training.model.zero_grad(set_to_none=True)
+    log.info("micro_batch_size=auto: %d of %d clips in one forward", fitting, share)
+    return fitting
+
+
+def make_rules(training: Training, micro_batch_size: int) -> Rules:
+    """When what happens, as configured."""
+    section = training.section
+    attempt = f"--finetune.micro_batch_size={max(1, micro_batch_size // 2)}"
+    if micro_batch_size <= 1:
+        attempt = "--finetune.activation_checkpointing=true"
+    every = section.validate_every_steps or training.clips.plan.steps_per_epoch
+    return Rules(
+        total=training.total,
+        validate_every=every if training.has_val else 0,
+        save_every=section.save_every_steps,
+        log_every=section.log_every_steps,
+        patience=section.patience,
+        # No number has this name: nothing is chosen.
+        monitor=section.monitor if training.data.validation.can_choose else "",
+        max_grad_norm=section.max_grad_norm,
+        max_skipped=section.max_skipped_steps,
+        if_short=f"{attempt} (the same run goes on with it)",
+    )
