@@ -150,28 +150,20 @@ def _pass(
         grid.rows(0.0, frames, video=video, duration=duration)  # refuses a short video before the work
         return content.encode(batches, frames)
 
-    with (
-        Progress(len(videos), name=content.name, unit="videos", is_shown=storage.world.is_main) as progress,
-        contextlib.closing(
-            feature_pass(
-                videos,
-                encode,
-                store=storage.store,
-                key=content.key,
-                reading=storage.reading,
-                progress=progress,
-                mapped=True,
-            )
-        ) as passing,
-    ):
-        for video, arrays in passing:
-            if not isinstance(arrays, DataError):
-                yield video, arrays
-            elif storage.skip_unreadable:
-                log.warning("left out: %s", arrays)
-                skipped[video.id] = str(arrays)
-            else:
-                raise arrays
+    store, reading = storage.store, storage.reading
+    with Progress(len(videos), name=content.name, unit="videos", is_shown=storage.world.is_main) as progress:
+        passing = feature_pass(
+            videos, encode, store=store, key=content.key, reading=reading, progress=progress, mapped=True
+        )
+        with contextlib.closing(passing):
+            for video, arrays in passing:
+                if not isinstance(arrays, DataError):
+                    yield video, arrays
+                elif storage.skip_unreadable:
+                    log.warning("left out: %s", arrays)
+                    skipped[video.id] = str(arrays)
+                else:
+                    raise arrays
 
 
 def estimate(videos: Sequence[Video], content: Content, storage: FrameStorage, *, grid: AnyGrid) -> tuple[int, float]:

@@ -3,6 +3,7 @@
 N frames of a video, S side of the model's picture.
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -35,11 +36,10 @@ def picture_content() -> Content:
 
 
 def _to_array(batches: Iterator[Tensor], frames: int) -> Arrays:
-    first = next(batches).numpy()
-    pictures = np.empty((frames, *first.shape[1:]), np.uint8)
-    pictures[: len(first)] = first
-    start = len(first)
-    for batch in batches:
+    first = next(batches)
+    # Filled batch by batch: joined at the end, the pictures would be in memory once more.
+    pictures, start = np.empty((frames, *first.shape[1:]), np.uint8), 0
+    for batch in itertools.chain([first], batches):
         pictures[start : start + len(batch)] = batch.numpy()
         start += len(batch)
     assert start == frames, "a reader gives every frame that it was asked for"

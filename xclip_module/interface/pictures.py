@@ -36,36 +36,28 @@ class PictureReader(Protocol):
     @property
     def fps(self) -> float:
         """Frames per second of the grid that is read, unless there is a choice."""
-        ...
 
     @property
     def choice(self) -> object | None:
         """The rule that chooses a few frames of each video in place of a grid."""
-        ...
 
     def key(self) -> dict[str, Any]:
         """All on which the squares depend beside the file."""
-        ...
 
     def thread_count(self) -> int:
         """How many threads read side by side."""
-        ...
 
     def open(self, video: Video) -> VideoInfo | FrameFolder:
         """What is known of a video before its frames are read. Raises DataError where it cannot be read."""
-        ...
 
     def times(self, video: Video, source: VideoInfo | FrameFolder) -> np.ndarray:
         """[N] seconds of all frames that are read of an opened video. Raises DataError where there are none."""
-        ...
 
     def squares(self, source: VideoInfo | FrameFolder) -> Callable[[np.ndarray], Iterator[Tensor]]:
         """A function from times (seconds, never falling) to the squares [3, S, S] uint8 of an opened video."""
-        ...
 
     def stream(self, videos: Sequence[Video]) -> Generator[tuple[Video, PictureStream | DataError], None, None]:
         """Each video, in order, with its pictures, or with why it cannot be opened; closing it ends the reading."""
-        ...
 
 
 class AnyGrid(Protocol):
@@ -74,22 +66,18 @@ class AnyGrid(Protocol):
     @property
     def frames_per_clip(self) -> int:
         """No clip has more."""
-        ...
 
     def fits(self, reading: PictureReader) -> bool:
         """Whether that reads these frames."""
-        ...
 
     def expected(self, video: Video) -> float:
         """About how many frames a video has, without opening it."""
-        ...
 
     def rows(self, time: float, frames: int, *, video: str, duration: float = 0.0) -> np.ndarray:
         """[T] which of a video's `frames` frames are the clip around `time` seconds.
 
         Raises DataError for a video shorter than one clip.
         """
-        ...
 
 
 class ClipSource(Protocol):
@@ -98,11 +86,9 @@ class ClipSource(Protocol):
     @property
     def grid(self) -> AnyGrid:
         """Which frames a clip has."""
-        ...
 
     def clip(self, video: str, time: float) -> Tensor:
         """The clip around `time` seconds of the video with this id: [T, 3, S, S] uint8, T at most the grid's."""
-        ...
 
 
 def check_length(video: Video, duration: float) -> None:

@@ -87,12 +87,7 @@ def decode_ahead(
 
 
 def _open(
-    job: Job,
-    *,
-    read: Callable[..., Generator[FrameBatch, None, None]],
-    least: int,
-    decoder: str,
-    timeout_seconds: float,
+    job: Job, *, read: Callable[..., Generator[FrameBatch]], least: int, decoder: str, timeout_seconds: float
 ) -> tuple[Job, list[_Reads]]:
     """The job with what was missing filled in, and its parts of `least` frames or more."""
     source = job.source
