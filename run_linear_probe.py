@@ -8,9 +8,14 @@ from xclip_module.run.launch import launch
 
 def main(config: Config, run: Run) -> dict:
     """Fits the head; then scores, metrics and report as run_zeroshot has them; returns metrics.json."""
+    from xclip_module.probe.corpus import load_probe_data
+    from xclip_module.tasks.weights import announce_weights
+
+    data = load_probe_data(config)
+    announce_weights(config.model, config.data)
     from xclip_module.probe.head import fit_head
 
-    task, data, scorer = fit_head(config, run)
+    task, scorer = fit_head(config, data, run)
     run.status.update(phase="evaluation")
     run.describe_environment(task.describe(data, scorer))
     scores = task.score(data, scorer, run)

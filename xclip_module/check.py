@@ -1,21 +1,20 @@
 """`--check`: everything that a run will need, tried once, and a forecast; nothing is trained and no result written."""
 
+from __future__ import annotations
+
 import logging
 import time
+from typing import TYPE_CHECKING
 
 from xclip_module.config import Config, keys
 from xclip_module.errors import DataError
-from xclip_module.finetune.trial import try_training
-from xclip_module.interface import Corpus, Video
-from xclip_module.probe.corpus import load_probe_data
-from xclip_module.probe.head import load_probe_windows, probed_encoder
-from xclip_module.probe.trial import try_fits
 from xclip_module.run.folder import Run
 from xclip_module.run.progress import Progress
 from xclip_module.run.timing import forecast, timed
 from xclip_module.tasks import task_of
-from xclip_module.tasks.encode import reading_of
-from xclip_module.video.check import check_videos
+
+if TYPE_CHECKING:
+    from xclip_module.interface import Corpus, Video
 
 log = logging.getLogger(__name__)
 
@@ -50,16 +49,25 @@ def check_finetune(config: Config, run: Run, is_deep: bool) -> None:
     _say_data(config, corpus)
     # All of them before the first is used, so that one look names every broken one.
     _check_videos(config, corpus, run, is_deep=is_deep)
+    from xclip_module.finetune.trial import try_training
+
     costs = try_training(config, run)
     forecast(costs.seconds, costs.size, run, costs.note)
 
 
 def check_probe(config: Config, run: Run, is_deep: bool) -> None:
     """Config, splits, every labelled video, weights, the windows of one training video, a fit; prints a forecast."""
+    from xclip_module.probe.corpus import load_probe_data
+    from xclip_module.tasks.weights import announce_weights
+
     corpus = load_probe_data(config).corpus
     corpus = corpus._replace(videos=tuple(video for video in corpus.videos if video.id in corpus.moments))
     _say_data(config, corpus)
     _check_videos(config, corpus, run, is_deep=is_deep)
+    announce_weights(config.model, config.data)
+    from xclip_module.probe.head import load_probe_windows, probed_encoder
+    from xclip_module.probe.trial import try_fits
+
     with timed("weights"):
         encoder, features = probed_encoder(config, run)
     log.info("weights: %s, %s; probed: %s", encoder.model.protocol, encoder.precision, features)
@@ -94,6 +102,9 @@ def _say_data(config: Config, corpus: Corpus) -> None:
 
 
 def _check_videos(config: Config, corpus: Corpus, run: Run, *, is_deep: bool) -> None:
+    from xclip_module.tasks.encode import reading_of
+    from xclip_module.video.check import check_videos
+
     # Nothing is resized here.
     reading = reading_of(config.data, fps=1.0, size=1, batch=config.model.frames_per_forward)
     broken = []

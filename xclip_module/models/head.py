@@ -16,6 +16,7 @@ from torch import Tensor
 
 from xclip_module.errors import WeightsError
 from xclip_module.models.damage import weights_errors
+from xclip_module.models.hub import HEAD_FLAG, check_head
 from xclip_module.models.temporal_head import TemporalHead
 from xclip_module.run import storage
 
@@ -113,9 +114,7 @@ def save_head(head: Head, path: Path) -> None:
 
 def load_head(path: Path) -> Head:
     """The head of a file. Raises WeightsError for a file that is missing, damaged, or no head."""
-    attempt = "--model.head=runs/NAME/head.safetensors of run_linear_probe.py"
-    if not path.is_file():
-        raise WeightsError("no such head", path, attempt=attempt)
+    check_head(path)
     with weights_errors(path, "unreadable head"):
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -125,7 +124,7 @@ def load_head(path: Path) -> Head:
         described = json.loads(metadata.get("head", "{}"))
         if described.get("format") != FORMAT:
             formats = f"its format is {described.get('format')!r}, expected {FORMAT!r}"
-            raise WeightsError("not a head", path, formats, attempt)
+            raise WeightsError("not a head", path, formats, HEAD_FLAG)
         header = described["head"]
         if described.get("digest") != _digest(tensors, header):
             raise WeightsError("damaged head", path, "its SHA-256 is not the one noted", "train or copy it again")

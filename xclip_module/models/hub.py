@@ -31,6 +31,8 @@ _PROBE_SECONDS = 10
 _FILES = ("*.json", "*.txt", "*.safetensors", "*.bin")
 _CLIP_KEYS = ("text_config", "vision_config", "projection_dim", "logit_scale_init_value")
 
+HEAD_FLAG = "--model.head=runs/NAME/head.safetensors of run_linear_probe.py"
+
 log = logging.getLogger(__name__)
 
 
@@ -56,6 +58,12 @@ def locate(path_or_name: str) -> Path:
         except LocalEntryNotFoundError:
             pass
     return _download(path_or_name)
+
+
+def check_head(path: Path) -> None:
+    """Raises WeightsError where there is no such file, as `head.load_head` does, whose import takes seconds."""
+    if not path.is_file():
+        raise WeightsError("no such head", path, attempt=HEAD_FLAG)
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -4,10 +4,9 @@ from xclip_module.config import Config, DataConfig, ProbeConfig
 from xclip_module.datasets.catalogue import load_corpus
 from xclip_module.errors import ConfigError, DataError
 from xclip_module.interface import Corpus
-from xclip_module.probe.windows import TRAIN, VAL
-from xclip_module.tasks.localisation.load import LocalisationData, check_track, scored_splits
-from xclip_module.tasks.localisation.training import with_every_split
+from xclip_module.tasks.localisation.load import LocalisationData, check_track, scored_splits, with_every_split
 
+TRAIN, VAL = "train", "val"
 _NO_VAL = "there is no val video to choose one on"
 
 

@@ -9,9 +9,9 @@ import numpy as np
 
 from xclip_module.interface import Curve
 from xclip_module.moments.tracks import SIMILARITY
-from xclip_module.probe.corpus import check_shots
+from xclip_module.probe.corpus import TRAIN, VAL, check_shots
 from xclip_module.probe.fit import Fitted, Fitter, make_head
-from xclip_module.probe.windows import TRAIN, VAL, ProbeData, Windows
+from xclip_module.probe.windows import ProbeData, Windows
 from xclip_module.run.progress import Progress
 from xclip_module.tasks.localisation.judging import Judge
 

@@ -12,11 +12,11 @@ from xclip_module.features.store import FeatureStore
 from xclip_module.features.window_features import known_features
 from xclip_module.interface import Corpus, VideoTextModel
 from xclip_module.models.head import Head, save_head
-from xclip_module.probe.corpus import load_probe_data
+from xclip_module.probe.corpus import TRAIN, VAL
 from xclip_module.probe.few_shot import Draws, few_shot
 from xclip_module.probe.fit import Fitted, Fitter, make_head
 from xclip_module.probe.temporal import fit_temporal
-from xclip_module.probe.windows import TRAIN, VAL, ProbeData, load_windows
+from xclip_module.probe.windows import ProbeData, load_windows
 from xclip_module.run import distributed, precision
 from xclip_module.run.folder import Run
 from xclip_module.sections import AUTO
@@ -43,14 +43,13 @@ _BALANCED = "every phase weighs the same, presence and absence of a tool or sent
 log = logging.getLogger(__name__)
 
 
-def fit_head(config: Config, run: Run) -> tuple[Task, LocalisationData, HeadScorer]:
+def fit_head(config: Config, loaded: LocalisationData, run: Run) -> tuple[Task, HeadScorer]:
     """Fits the heads, stores them as `head.safetensors`, and gives all that scoring needs; resumes where it was cut.
 
     Raises ConfigError, DataError or WeightsError before any work for what cannot be, NonFiniteError for features or
     fits that are not finite.
     """
     start = time.monotonic()
-    loaded = load_probe_data(config)
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, evaluate=loaded.splits))
     encoder, features = probed_encoder(config, run)
     run.status.update(phase="features")
@@ -66,7 +65,7 @@ def fit_head(config: Config, run: Run) -> tuple[Task, LocalisationData, HeadScor
     head, facts = shared
     rows = query_rows(head, loaded.corpus)
     scorer = HeadScorer(encoder, head.to(run.world.device), rows, features, Origin(probe=facts))
-    return Localisation(config), loaded, scorer
+    return Localisation(config), scorer
 
 
 def probed_encoder(config: Config, run: Run) -> tuple[WindowEncoder, str]:

@@ -16,12 +16,11 @@ from xclip_module.errors import DataError
 from xclip_module.evaluation.frames import labels_at
 from xclip_module.features.window_features import window_features
 from xclip_module.interface import Corpus, Query, Video
+from xclip_module.probe.corpus import TRAIN
 from xclip_module.run import distributed
 from xclip_module.run.folder import Run
 from xclip_module.tasks.encode import Encoding, stored_videos
 from xclip_module.tasks.localisation.windows import WindowEncoder
-
-TRAIN, VAL = "train", "val"
 
 
 class Windows(NamedTuple):

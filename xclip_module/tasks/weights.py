@@ -1,20 +1,23 @@
 """The configured weights and their tokenizer, for every task."""
 
+from __future__ import annotations
+
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
-
-import torch
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xclip_module.config import DataConfig, ModelConfig
 from xclip_module.datasets.catalogue import choose_sampling
 from xclip_module.errors import WeightsError
-from xclip_module.interface import VideoTextModel
-from xclip_module.models import load_checkpoint, load_tokenizer, load_untrained
 from xclip_module.models.hub import locate
-from xclip_module.models.tokenizer import Tokens
+
+if TYPE_CHECKING:
+    import torch
+
+    from xclip_module.interface import VideoTextModel
+    from xclip_module.models.tokenizer import Tokens
 
 UNTRAINED = "untrained:"
 SHIPPED = str(Path(__file__).parents[2] / "data" / "demo" / "model")
@@ -39,15 +42,29 @@ class Origin(NamedTuple):
 AS_CONFIGURED = Origin()
 
 
-def build_model(section: ModelConfig, data: DataConfig, *, seed: int, device: torch.device) -> VideoTextModel:
-    """The configured weights on the device.
+def announce_weights(section: ModelConfig, data: DataConfig) -> None:
+    """Says which weights come next, and warns where they are the demo's and the videos are not.
 
-    seed: of random weights.  data: whose clips decide the frame slots of weights that leave them open.
+    To be called before anything imports torch, which takes seconds without a word. Raises WeightsError where there are
+    no such weights.
     """
     source = weights_path(section.weights)
     if Path(source).resolve() == Path(SHIPPED) and (data.video or data.name != "demo"):
         attempt = "--model.weights=openai/clip-vit-base-patch32"
         log.warning("%s are the demo's weights: they know drawn pictures only; try: %s", section.weights, attempt)
+    if not section.weights.startswith(UNTRAINED):
+        locate(source)
+    log.info("loading weights %s", section.weights)
+
+
+def build_model(section: ModelConfig, data: DataConfig, *, seed: int, device: torch.device) -> VideoTextModel:
+    """The configured weights on the device; see `announce_weights`.
+
+    seed: of random weights.  data: whose clips decide the frame slots of weights that leave them open.
+    """
+    from xclip_module.models import load_checkpoint, load_untrained
+
+    source = weights_path(section.weights)
     choices: dict[str, Any] = {
         "family": section.family,
         "header": section.header,
@@ -82,6 +99,8 @@ def tokenise(section: ModelConfig, model: VideoTextModel, texts: Sequence[str]) 
 
     Raises WeightsError when the tokenizer knows more than the weights.
     """
+    from xclip_module.models import load_tokenizer
+
     path = tokenizer_path(section)
     tokens = load_tokenizer(path)(list(texts), model.text_slots)
     largest = int(tokens.input_ids.max())

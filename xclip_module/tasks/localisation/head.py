@@ -1,50 +1,16 @@
-"""A head of `run_linear_probe.py` in the place of the sentences: which one it is, and whether it fits."""
+"""A head of `run_linear_probe.py` in the place of the sentences: whether it fits, and its queries among the run's."""
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
-from xclip_module.config import DataConfig, EvalConfig, nearest
-from xclip_module.datasets.catalogue import load_corpus
-from xclip_module.errors import ConfigError, WeightsError
+from xclip_module.config import DataConfig
+from xclip_module.errors import WeightsError
 from xclip_module.features.window_features import TEMPORAL, known_features
-from xclip_module.interface import Corpus, Query, Sampling, VideoTextModel
-from xclip_module.models.head import Head, load_head
+from xclip_module.interface import Corpus, Sampling, VideoTextModel
+from xclip_module.models.head import Head
 
 # What of `Head.source` must be the same here.
 _COMPARED = ("features", "weights", "picture", "crop", "clip_seconds", "frames_per_clip")
-
-
-def read_head(path: Path, judging: EvalConfig) -> Head:
-    """The head in a file. Raises WeightsError, and ConfigError for what goes with sentences only."""
-    for key, value in (("prompt_sets", judging.prompt_sets), ("background", judging.background)):
-        if value:
-            why = "a head knows classes, not their sentences"
-            raise ConfigError(f"eval.{key} with model.head", why=why, attempt=f"leave eval.{key} empty")
-    return load_head(path)
-
-
-def load_head_queries(data: DataConfig, head: Head) -> Corpus:
-    """The data set with queries of the head: its own where they are left open, all of them for a recording.
-
-    Raises ConfigError for a query that the head does not know.
-    """
-    if data.video and not data.queries:
-        data = dataclasses.replace(data, queries="; ".join(query.name.replace(";", ",") for query in head.queries))
-        corpus = load_corpus(data)
-        return corpus._replace(queries=tuple(Query(*query) for query in head.queries))
-    corpus = load_corpus(data)
-    by_word = {word: query for query in head.queries for word in (query.text, query.name)}
-    chosen: dict[str, Query] = {}
-    for query in corpus.queries:
-        learned = by_word.get(query.name) or by_word.get(query.text)
-        if learned is None:
-            names = [query.name for query in head.queries]
-            why, attempt = nearest(query.name, names), f'--data.queries="{names[0]}"'
-            raise ConfigError(f"the head does not know “{query.name}”", why=why, attempt=attempt)
-        # Once, though it was named and its sentence too.
-        chosen.setdefault(learned.name, Query(learned.name, query.text, learned.kind))
-    return corpus._replace(queries=tuple(chosen.values()))
 
 
 def with_sampling(data: DataConfig, head: Head) -> DataConfig:

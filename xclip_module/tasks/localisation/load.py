@@ -1,15 +1,23 @@
-"""What is searched, for what: the corpus of the configured data, the splits to score, and the head that scores."""
+"""What is searched, for what: the corpus of the configured data, the splits to score, and the head that scores.
 
+Nothing here imports torch, so that what is missing is said at once; only a head that is there needs it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from xclip_module.config import DataConfig, EvalConfig, nearest
 from xclip_module.datasets.catalogue import load_corpus
 from xclip_module.errors import ConfigError
-from xclip_module.interface import Corpus, Video
-from xclip_module.models.head import Head
+from xclip_module.interface import Corpus, Query, Video
+from xclip_module.models.hub import check_head
 from xclip_module.moments.tracks import PROCEDURE, QUERY_SET, SIMILARITY, TEMPORAL, TRACKS, has_query_set
-from xclip_module.tasks.localisation.head import load_head_queries, read_head
+
+if TYPE_CHECKING:
+    from xclip_module.models.head import Head
 
 
 class LocalisationData(NamedTuple):
@@ -34,6 +42,52 @@ def load(data: DataConfig, judging: EvalConfig, *, head_path: str) -> Localisati
     corpus = load_head_queries(data, head) if head else load_corpus(data)
     check_track(judging, corpus, has_temporal=head is not None and head.temporal is not None)
     return LocalisationData(corpus, scored_splits(data, corpus), head)
+
+
+def read_head(path: Path, judging: EvalConfig) -> Head:
+    """The head in a file. Raises WeightsError, and ConfigError for what goes with sentences only."""
+    for key, value in (("prompt_sets", judging.prompt_sets), ("background", judging.background)):
+        if value:
+            why = "a head knows classes, not their sentences"
+            raise ConfigError(f"eval.{key} with model.head", why=why, attempt=f"leave eval.{key} empty")
+    check_head(path)
+    from xclip_module.models.head import load_head
+
+    return load_head(path)
+
+
+def load_head_queries(data: DataConfig, head: Head) -> Corpus:
+    """The data set with queries of the head: its own where they are left open, all of them for a recording.
+
+    Raises ConfigError for a query that the head does not know.
+    """
+    if data.video and not data.queries:
+        data = dataclasses.replace(data, queries="; ".join(query.name.replace(";", ",") for query in head.queries))
+        corpus = load_corpus(data)
+        return corpus._replace(queries=tuple(Query(*query) for query in head.queries))
+    corpus = load_corpus(data)
+    by_word = {word: query for query in head.queries for word in (query.text, query.name)}
+    chosen: dict[str, Query] = {}
+    for query in corpus.queries:
+        learned = by_word.get(query.name) or by_word.get(query.text)
+        if learned is None:
+            names = [query.name for query in head.queries]
+            why, attempt = nearest(query.name, names), f'--data.queries="{names[0]}"'
+            raise ConfigError(f"the head does not know “{query.name}”", why=why, attempt=attempt)
+        # Once, though it was named and its sentence too.
+        chosen.setdefault(learned.name, Query(learned.name, query.text, learned.kind))
+    return corpus._replace(queries=tuple(chosen.values()))
+
+
+def with_every_split(data: DataConfig) -> DataConfig:
+    """So that a missing training video is an error, or named, too."""
+    return dataclasses.replace(data, evaluate=("train", "val", "test"))
+
+
+def labelled_corpus(data: DataConfig) -> Corpus:
+    """The videos of all splits that have labels."""
+    corpus = load_corpus(with_every_split(data))
+    return corpus._replace(videos=tuple(video for video in corpus.videos if video.id in corpus.moments))
 
 
 def check_track(judging: EvalConfig, corpus: Corpus, *, has_temporal: bool = False) -> None:

@@ -1,26 +1,27 @@
-"""The task of finding when a sentence holds; see `tasks.Task`."""
+"""The task of finding when a sentence holds; see `tasks.Task`.
+
+Each verb imports what it needs: what is missing is said before torch, whose import takes seconds.
+"""
+
+from __future__ import annotations
 
 import logging
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xclip_module.config import Config
 from xclip_module.interface import Corpus, Video, VideoTextModel
 from xclip_module.run import precision
 from xclip_module.run.distributed import World
 from xclip_module.run.folder import Run
-from xclip_module.tasks.encode import feature_store
-from xclip_module.tasks.localisation.head import check_fit, query_rows, with_sampling
-from xclip_module.tasks.localisation.judge import JudgingRules, LocalisationResults, judge
-from xclip_module.tasks.localisation.load import LocalisationData, load
+from xclip_module.tasks.localisation.load import LocalisationData, labelled_corpus, load
 from xclip_module.tasks.localisation.recipe import recipe
-from xclip_module.tasks.localisation.score import Scores, score, settings_of
-from xclip_module.tasks.localisation.scorers import HeadScorer, Scorer, with_sentences
-from xclip_module.tasks.localisation.sentences import read_sentences
-from xclip_module.tasks.localisation.training import labelled_corpus, training_data
-from xclip_module.tasks.localisation.windows import WindowEncoder, sampling_of
-from xclip_module.tasks.localisation.write import summary_text, write
-from xclip_module.tasks.training_data import Recipe, TrainingData
-from xclip_module.tasks.weights import AS_CONFIGURED, UNTRAINED, Origin, build_model
+from xclip_module.tasks.weights import AS_CONFIGURED, UNTRAINED, Origin, announce_weights, build_model
+
+if TYPE_CHECKING:
+    from xclip_module.tasks.localisation.judge import LocalisationResults
+    from xclip_module.tasks.localisation.score import Scores
+    from xclip_module.tasks.localisation.scorers import Scorer
+    from xclip_module.tasks.training_data import Recipe, TrainingData
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +37,12 @@ class Localisation(NamedTuple):
 
     def scorer(self, data: LocalisationData, run: Run, origin: Origin = AS_CONFIGURED) -> Scorer:
         """The configured weights with the run's sentences, or with the configured head."""
+        announce_weights(self.config.model, self.config.data)
+        from xclip_module.tasks.localisation.head import check_fit, query_rows, with_sampling
+        from xclip_module.tasks.localisation.scorers import HeadScorer, with_sentences
+        from xclip_module.tasks.localisation.sentences import read_sentences
+        from xclip_module.tasks.localisation.windows import WindowEncoder, sampling_of
+
         config, device = self.config, run.world.device
         model = build_model(config.model, config.data, seed=config.run.seed, device=device)
         section = with_sampling(config.data, data.head) if data.head else config.data
@@ -51,22 +58,31 @@ class Localisation(NamedTuple):
 
     def describe(self, data: LocalisationData, scorer: Scorer) -> dict[str, Any]:
         """The batch and clip settings of the run, for environment.json."""
+        from xclip_module.tasks.localisation.score import settings_of
+
         config = self.config
         return settings_of(data, scorer, data=config.data, model=config.model, seed=config.run.seed)
 
     def score(self, data: LocalisationData, scorer: Scorer, run: Run) -> Scores:
         """Curves of all videos."""
+        from xclip_module.tasks.encode import feature_store
+        from xclip_module.tasks.localisation.score import score
+
         config = self.config
         store = feature_store(config.data, root=config.run.root)
         return score(data, scorer, run, data=config.data, model=config.model, store=store)
 
     def judge(self, data: LocalisationData, scorer: Scorer, scores: Scores) -> LocalisationResults:
         """Moments under every track, and per split the metrics with controls and intervals."""
+        from xclip_module.tasks.localisation.judge import JudgingRules, judge
+
         config = self.config
         return judge(data, scorer, scores, JudgingRules(config.data, config.model, config.eval, config.run.seed))
 
     def write(self, data: LocalisationData, scores: Scores, results: LocalisationResults, run: Run) -> None:
         """All files of the run folder, and the last words on the terminal."""
+        from xclip_module.tasks.localisation.write import summary_text, write
+
         write(data.corpus, scores, results, run, data=self.config.data, judging=self.config.eval)
         summary = summary_text(data.corpus, results, self.config.eval)
         log.info("%s\nreport: %s", summary, run.folder / "report.html")
@@ -91,4 +107,6 @@ class Localisation(NamedTuple):
 
     def training(self, model: VideoTextModel, world: World) -> TrainingData:
         """What training learns from and is validated on."""
+        from xclip_module.tasks.localisation.training import training_data
+
         return training_data(self.config, model, world)

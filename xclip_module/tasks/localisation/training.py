@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from xclip_module.config import Config, DataConfig, EvalConfig, FinetuneConfig
+from xclip_module.config import Config, EvalConfig, FinetuneConfig
 from xclip_module.datasets.catalogue import load_corpus
 from xclip_module.datasets.prompts import prompt_sets, read_prompts
 from xclip_module.errors import ConfigError
@@ -20,7 +20,7 @@ from xclip_module.run.distributed import World
 from xclip_module.run.folder import Run
 from xclip_module.tasks.encode import reading_of
 from xclip_module.tasks.localisation.judging import Judge
-from xclip_module.tasks.localisation.load import check_track, scored_splits
+from xclip_module.tasks.localisation.load import check_track, scored_splits, with_every_split
 from xclip_module.tasks.localisation.score import curve_of
 from xclip_module.tasks.localisation.scorers import SentenceScorer, with_sentences
 from xclip_module.tasks.localisation.sentences import Sentences, read_sentences
@@ -32,17 +32,6 @@ from xclip_module.training.batches.training_set import TrainingSet, training_set
 
 # What is kept of each validation.
 NUMBERS = ("AUROC", "AUPRC", "mAP@0.5", "R1@0.5", "mIoU")
-
-
-def with_every_split(data: DataConfig) -> DataConfig:
-    """So that a missing training video is an error, or named, too."""
-    return dataclasses.replace(data, evaluate=("train", "val", "test"))
-
-
-def labelled_corpus(data: DataConfig) -> Corpus:
-    """The videos of all splits that have labels."""
-    corpus = load_corpus(with_every_split(data))
-    return corpus._replace(videos=tuple(video for video in corpus.videos if video.id in corpus.moments))
 
 
 def training_data(config: Config, model: VideoTextModel, world: World) -> TrainingData:

@@ -87,6 +87,22 @@ def scored_splits(data: DataConfig) -> tuple[str, ...]:
     return chosen or (reported,)
 
 
+def validated_split(benchmark: str) -> str:
+    """The split on which a training is judged: val; the reported one where there is no other to judge on.
+
+    MSR-VTT has no val split, ActivityNet's is the reported one. The released code chooses its epoch on such a split;
+    here validations on it choose nothing.
+    """
+    entry = find_benchmark(benchmark)
+    return "val" if "val" in entry.splits else entry.reported
+
+
+def training_corpus(data: DataConfig) -> Corpus:
+    """The videos of all splits that a training and its evaluation need, without the sentences."""
+    names = dict.fromkeys(("train", validated_split(data.name), *scored_splits(data)))
+    return corpus_of(data.name, [load_gallery(data, name) for name in names])
+
+
 def reported_split(benchmark: str) -> str:
     """The split whose numbers papers report."""
     return find_benchmark(benchmark).reported

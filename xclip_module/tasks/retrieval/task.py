@@ -1,31 +1,34 @@
-"""The task of finding which video a sentence means; see `tasks.Task`."""
+"""The task of finding which video a sentence means; see `tasks.Task`.
+
+Each verb imports what it needs: what is missing is said before torch, whose import takes seconds.
+"""
+
+from __future__ import annotations
 
 import logging
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xclip_module.config import Config
-from xclip_module.evaluation.retrieval_scoring import check_two_stage
 from xclip_module.interface import Corpus, Video, VideoTextModel
 from xclip_module.run import precision
 from xclip_module.run.distributed import World
 from xclip_module.run.folder import Run
-from xclip_module.tasks.encode import feature_store
-from xclip_module.tasks.retrieval.clips import ClipEncoder, choose_frames
-from xclip_module.tasks.retrieval.judge import RetrievalResults, judge
 from xclip_module.tasks.retrieval.load import (
     Gallery,
     check_sections,
     corpus_of,
     load_galleries,
     reported_split,
+    training_corpus,
     videos_of,
 )
 from xclip_module.tasks.retrieval.recipe import recipe
-from xclip_module.tasks.retrieval.score import PairScorer, Scoring, SplitScores, score_gallery, settings_of
-from xclip_module.tasks.retrieval.training import training_corpus, training_data
-from xclip_module.tasks.retrieval.write import summary_text, write
-from xclip_module.tasks.training_data import Recipe, TrainingData
-from xclip_module.tasks.weights import AS_CONFIGURED, UNTRAINED, Origin, build_model
+from xclip_module.tasks.weights import AS_CONFIGURED, UNTRAINED, Origin, announce_weights, build_model
+
+if TYPE_CHECKING:
+    from xclip_module.tasks.retrieval.judge import RetrievalResults
+    from xclip_module.tasks.retrieval.score import PairScorer, Scoring, SplitScores
+    from xclip_module.tasks.training_data import Recipe, TrainingData
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +45,11 @@ class Retrieval(NamedTuple):
 
     def scorer(self, data: dict[str, Gallery], run: Run, origin: Origin = AS_CONFIGURED) -> PairScorer:
         """The configured weights."""
+        announce_weights(self.config.model, self.config.data)
+        from xclip_module.evaluation.retrieval_scoring import check_two_stage
+        from xclip_module.tasks.retrieval.clips import ClipEncoder, choose_frames
+        from xclip_module.tasks.retrieval.score import PairScorer
+
         config, device = self.config, run.world.device
         model = build_model(config.model, config.data, seed=config.run.seed, device=device)
         if config.eval.two_stage:
@@ -52,27 +60,38 @@ class Retrieval(NamedTuple):
 
     def scoring(self) -> Scoring:
         """How matrices are made."""
+        from xclip_module.tasks.encode import feature_store
+        from xclip_module.tasks.retrieval.score import Scoring
+
         config = self.config
         store = feature_store(config.data, root=config.run.root)
         return Scoring(config.data, store, config.eval.two_stage, config.run.seed)
 
     def describe(self, data: dict[str, Gallery], scorer: PairScorer) -> dict[str, Any]:
         """The settings of the run, for environment.json."""
+        from xclip_module.tasks.retrieval.score import settings_of
+
         return settings_of(scorer, self.config.data, seed=self.config.run.seed)
 
     def score(self, data: dict[str, Gallery], scorer: PairScorer, run: Run) -> dict[str, SplitScores]:
         """The matrix of every split."""
+        from xclip_module.tasks.retrieval.score import score_gallery
+
         scoring = self.scoring()
         return {split: score_gallery(scorer, gallery, scoring, run) for split, gallery in data.items()}
 
     def judge(self, data: dict[str, Gallery], scorer: PairScorer, scores: dict[str, SplitScores]) -> RetrievalResults:
         """Ranks of both directions, with chance."""
+        from xclip_module.tasks.retrieval.judge import judge
+
         return judge(scorer, scores, self.describe(data, scorer), self.config.eval)
 
     def write(
         self, data: dict[str, Gallery], scores: dict[str, SplitScores], results: RetrievalResults, run: Run
     ) -> None:
         """All files of the run folder, and the last words on the terminal."""
+        from xclip_module.tasks.retrieval.write import summary_text, write
+
         section = self.config.data
         write(
             scores,
@@ -106,4 +125,6 @@ class Retrieval(NamedTuple):
 
     def training(self, model: VideoTextModel, world: World) -> TrainingData:
         """What training learns from and is validated on."""
+        from xclip_module.tasks.retrieval.training import training_data
+
         return training_data(self.config, model, world)

@@ -4,14 +4,14 @@ import dataclasses
 import logging
 from collections.abc import Sequence
 
-from xclip_module.config import Config, DataConfig, FinetuneConfig
-from xclip_module.datasets.retrieval.benchmarks import RetrievalSplit, find_benchmark
+from xclip_module.config import Config, FinetuneConfig
+from xclip_module.datasets.retrieval.benchmarks import RetrievalSplit
 from xclip_module.evaluation import retrieval
 from xclip_module.features.frame_cache import stored_side
 from xclip_module.features.stored_frames import FrameStorage
 from xclip_module.features.validation_frames import batches_of
 from xclip_module.features.video_pass import Arrays
-from xclip_module.interface import Corpus, Video, VideoTextModel
+from xclip_module.interface import Video, VideoTextModel
 from xclip_module.run import distributed, precision
 from xclip_module.run.distributed import World
 from xclip_module.run.folder import Run
@@ -20,10 +20,10 @@ from xclip_module.tasks.retrieval.clips import ClipEncoder, choose_frames
 from xclip_module.tasks.retrieval.frames import ChosenGrid
 from xclip_module.tasks.retrieval.load import (
     check_sections,
-    corpus_of,
     load_gallery,
     reported_split,
     scored_splits,
+    validated_split,
     videos_of,
 )
 from xclip_module.tasks.retrieval.score import PairScorer, Scoring, matrix_of, reading_for
@@ -32,22 +32,6 @@ from xclip_module.tasks.weights import AS_CONFIGURED, tokenise
 from xclip_module.training.batches.pairs import PairPlan, PairSet, pair_set
 
 log = logging.getLogger(__name__)
-
-
-def validated_split(benchmark: str) -> str:
-    """The split on which a training is judged: val; the reported one where there is no other to judge on.
-
-    MSR-VTT has no val split, ActivityNet's is the reported one. The released code chooses its epoch on such a split;
-    here validations on it choose nothing.
-    """
-    entry = find_benchmark(benchmark)
-    return "val" if "val" in entry.splits else entry.reported
-
-
-def training_corpus(data: DataConfig) -> Corpus:
-    """The videos of all splits that a training and its evaluation need, without the sentences."""
-    names = dict.fromkeys(("train", validated_split(data.name), *scored_splits(data)))
-    return corpus_of(data.name, [load_gallery(data, name) for name in names])
 
 
 def training_data(config: Config, model: VideoTextModel, world: World) -> TrainingData:
