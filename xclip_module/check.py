@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from xclip_module.config import Config, keys
 from xclip_module.errors import DataError
+from xclip_module.finetune.loading import load
+from xclip_module.probe.corpus import load_probe_data
 from xclip_module.run.folder import Run
 from xclip_module.run.progress import Progress
 from xclip_module.run.timing import forecast, timed
@@ -45,26 +47,23 @@ def check_finetune(config: Config, run: Run, is_deep: bool) -> None:
 
     Training clips come straight from the videos for it, so that nothing is stored but the frames of one val video.
     """
-    corpus = task_of(config).training_corpus()
+    loaded = load(config)
+    corpus = loaded.task.training_corpus(loaded.data)
     _say_data(config, corpus)
     # All of them before the first is used, so that one look names every broken one.
     _check_videos(config, corpus, run, is_deep=is_deep)
     from xclip_module.finetune.trial import try_training
 
-    costs = try_training(config, run)
+    costs = try_training(loaded, run)
     forecast(costs.seconds, costs.size, run, costs.note)
 
 
 def check_probe(config: Config, run: Run, is_deep: bool) -> None:
     """Config, splits, every labelled video, weights, the windows of one training video, a fit; prints a forecast."""
-    from xclip_module.probe.corpus import load_probe_data
-    from xclip_module.tasks.weights import announce_weights
-
     corpus = load_probe_data(config).corpus
     corpus = corpus._replace(videos=tuple(video for video in corpus.videos if video.id in corpus.moments))
     _say_data(config, corpus)
     _check_videos(config, corpus, run, is_deep=is_deep)
-    announce_weights(config.model, config.data)
     from xclip_module.probe.head import load_probe_windows, probed_encoder
     from xclip_module.probe.trial import try_fits
 

@@ -6,9 +6,9 @@ import time
 from typing import Any, NamedTuple
 
 from xclip_module.config import Config
-from xclip_module.errors import ConfigError
 from xclip_module.finetune.facts import announce, facts_of, logged_rows
 from xclip_module.finetune.files import BEST, LAST, newest_state, publish_best, resume
+from xclip_module.finetune.loading import Loaded
 from xclip_module.finetune.log import TrainingLog
 from xclip_module.finetune.preparation import Training, choose_micro_batch, make_rules, make_step, prepare
 from xclip_module.finetune.training_run import TrainingRun
@@ -27,18 +27,13 @@ class Trained(NamedTuple):
     origin: Origin
 
 
-def finetune(config: Config, run: Run) -> Trained:
+def finetune(loaded: Loaded, run: Run) -> Trained:
     """Trains to the end and stores the best and the last weights as folders; resumes what a former start began.
 
     Raises ConfigError, DataError or WeightsError before any work for what cannot be; NonFiniteError when training
     diverges; see `engine.fit` for what is saved when it ends early.
     """
-    if config.model.head:
-        why = "training changes the features that a head is for"
-        raise ConfigError(
-            "model.head", why=why, attempt="run_linear_probe.py --model.weights=runs/NAME/best afterwards"
-        )
-    training = prepare(config, run)
+    config, training = loaded.config, prepare(loaded, run)
     former = _resume(training, run)
     micro_batch_size = choose_micro_batch(training, run.world, former=former["found"])
     # As if all starts had been one: what the former ones took counts.
@@ -51,7 +46,7 @@ def finetune(config: Config, run: Run) -> Trained:
     effort = {"micro_batch_size": micro_batch_size, "seconds": seconds}
     model = dataclasses.replace(config.model, weights=str(kept), tokenizer="")
     return Trained(
-        config=dataclasses.replace(config, finetune=training.section, model=model),
+        config=dataclasses.replace(config, model=model),
         origin=Origin(
             training=facts_of(training, end, rows, weights=config.model.weights, effort=effort),
             settings={"batch_size": training.section.batch_size, **effort},

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import torch
 
-from xclip_module.config import Config
 from xclip_module.errors import WeightsError
 from xclip_module.finetune.clips import forecast_frames, load_clips
+from xclip_module.finetune.loading import Loaded
 from xclip_module.finetune.preparation import Training, choose_micro_batch, make_rules, make_step, prepare
 from xclip_module.interface import Video
 from xclip_module.run.folder import Run
@@ -38,14 +38,14 @@ class _Costs(NamedTuple):
     model: int
 
 
-def try_training(config: Config, run: Run) -> TrainingForecast:
+def try_training(loaded: Loaded, run: Run) -> TrainingForecast:
     """Everything that a training does, once, and what all of it will take; the weights stay as they are.
 
     Training clips come straight from the videos, so that nothing is stored but the frames of one val video.
     Raises what a training would raise.
     """
     with timed("weights, sentences, training videos"):
-        training = prepare(config, run, is_trial=True)
+        training = prepare(loaded, run, is_trial=True)
     log.info("weights: %s, %s", training.model.protocol, training.precision)
     step = _try_steps(training, run)
     validation = _try_validation(training, run)

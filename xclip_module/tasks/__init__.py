@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from xclip_module.interface import Corpus, Video, VideoTextModel
     from xclip_module.run.distributed import World
     from xclip_module.run.folder import Run
-    from xclip_module.tasks.training_data import Recipe, TrainingData
+    from xclip_module.tasks.recipe import Recipe
+    from xclip_module.tasks.training_data import TrainingData
     from xclip_module.tasks.weights import Origin
 
 # By name, so that one task is never loaded for the other, and nothing before it is needed.
@@ -59,11 +60,15 @@ class Task(Protocol):
         """What the section finetune means where it is left open."""
         ...
 
-    def training_corpus(self) -> "Corpus":
-        """The videos of every split that a training and its evaluation need."""
+    def load_training(self) -> Any:
+        """Annotations and files of every split that a training and its evaluation need; cheap mistakes first."""
         ...
 
-    def training(self, model: "VideoTextModel", world: "World") -> "TrainingData":
+    def training_corpus(self, data: Any) -> "Corpus":
+        """The videos among them that are trained on or judged, with what is missing."""
+        ...
+
+    def training(self, data: Any, model: "VideoTextModel", world: "World") -> "TrainingData":
         """Clips, sentences, and how the present weights are validated."""
         ...
 

@@ -1,4 +1,4 @@
-"""What a training learns from, how it is judged and by which recipe it goes, whatever kind of data it is."""
+"""What a training learns from and how it is judged, whatever kind of data it is."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -57,23 +57,6 @@ class TrainingData(NamedTuple):
     missing: Mapping[str, str]
     validation: Validation
     scored: tuple[Video, ...]
-
-
-class Recipe(NamedTuple):
-    """What section finetune means for one kind of data.
-
-    values: key -> its value where the user leaves it open.
-    unused: keys that say nothing about such data, and may not be set.
-    contents: what the data has, for the error about such a key ("moments of long videos").
-    monitors: the val numbers that there are.
-    refused_losses: loss -> why it makes no sense.
-    """
-
-    values: Mapping[str, Any]
-    unused: tuple[str, ...]
-    contents: str
-    monitors: tuple[str, ...]
-    refused_losses: Mapping[str, str]
 
 
 def frame_store(cache: str, root: str) -> FeatureStore:

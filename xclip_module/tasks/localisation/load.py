@@ -84,10 +84,14 @@ def with_every_split(data: DataConfig) -> DataConfig:
     return dataclasses.replace(data, evaluate=("train", "val", "test"))
 
 
-def labelled_corpus(data: DataConfig) -> Corpus:
-    """The videos of all splits that have labels."""
+def load_training(data: DataConfig, judging: EvalConfig) -> LocalisationData:
+    """The data set with every split, and the splits to score. Raises ConfigError or DataError."""
+    if data.video:
+        why = "own recordings have no labels to learn from"
+        raise ConfigError(f"data.video={data.video}", why=why, attempt="--data.name=cholec80 --data.root=FOLDER")
     corpus = load_corpus(with_every_split(data))
-    return corpus._replace(videos=tuple(video for video in corpus.videos if video.id in corpus.moments))
+    check_track(judging, corpus)
+    return LocalisationData(corpus, scored_splits(data, corpus))
 
 
 def check_track(judging: EvalConfig, corpus: Corpus, *, has_temporal: bool = False) -> None:

@@ -67,6 +67,7 @@ def load_gallery(data: DataConfig, split: str) -> Gallery:
 
 def load_galleries(data: DataConfig) -> dict[str, Gallery]:
     """The splits to be scored."""
+    _warn_of_other_split(data)
     return {split: load_gallery(data, split) for split in scored_splits(data)}
 
 
@@ -80,11 +81,13 @@ def scored_splits(data: DataConfig) -> tuple[str, ...]:
         if split not in {"train", "val", "test", "all"}:
             raise ConfigError(f"data.evaluate={split}", why=f"{data.name} has {', '.join(available)}")
     chosen = tuple(dict.fromkeys(split for split in data.evaluate if split in available))
-    reported = reported_split(data.name)
-    if not chosen:
-        asked = ", ".join(data.evaluate) or "nothing"
+    return chosen or (reported_split(data.name),)
+
+
+def _warn_of_other_split(data: DataConfig) -> None:
+    if not set(scored_splits(data)) & set(data.evaluate):
+        asked, reported = ", ".join(data.evaluate) or "nothing", reported_split(data.name)
         log.warning("%s has no split %s: its reported split %s is scored", data.name, asked, reported)
-    return chosen or (reported,)
 
 
 def validated_split(benchmark: str) -> str:
@@ -97,10 +100,11 @@ def validated_split(benchmark: str) -> str:
     return "val" if "val" in entry.splits else entry.reported
 
 
-def training_corpus(data: DataConfig) -> Corpus:
-    """The videos of all splits that a training and its evaluation need, without the sentences."""
+def load_training(data: DataConfig) -> dict[str, Gallery]:
+    """The splits that a training and its evaluation need."""
     names = dict.fromkeys(("train", validated_split(data.name), *scored_splits(data)))
-    return corpus_of(data.name, [load_gallery(data, name) for name in names])
+    _warn_of_other_split(data)
+    return {name: load_gallery(data, name) for name in names}
 
 
 def reported_split(benchmark: str) -> str:

@@ -18,17 +18,18 @@ from xclip_module.tasks.retrieval.load import (
     check_sections,
     corpus_of,
     load_galleries,
+    load_training,
     reported_split,
-    training_corpus,
     videos_of,
 )
 from xclip_module.tasks.retrieval.recipe import recipe
 from xclip_module.tasks.weights import AS_CONFIGURED, UNTRAINED, Origin, announce_weights, build_model
 
 if TYPE_CHECKING:
+    from xclip_module.tasks.recipe import Recipe
     from xclip_module.tasks.retrieval.judge import RetrievalResults
     from xclip_module.tasks.retrieval.score import PairScorer, Scoring, SplitScores
-    from xclip_module.tasks.training_data import Recipe, TrainingData
+    from xclip_module.tasks.training_data import TrainingData
 
 log = logging.getLogger(__name__)
 
@@ -118,13 +119,17 @@ class Retrieval(NamedTuple):
         """What the section finetune means where it is left open."""
         return recipe(self.config.data)
 
-    def training_corpus(self) -> Corpus:
-        """The videos of every split that a training and its evaluation need."""
+    def load_training(self) -> dict[str, Gallery]:
+        """Texts and videos of every split that a training and its evaluation need."""
         check_sections(self.config.data, self.config.eval, head_path=self.config.model.head)
-        return training_corpus(self.config.data)
+        return load_training(self.config.data)
 
-    def training(self, model: VideoTextModel, world: World) -> TrainingData:
+    def training_corpus(self, data: dict[str, Gallery]) -> Corpus:
+        """Their videos."""
+        return self.scored(data)
+
+    def training(self, data: dict[str, Gallery], model: VideoTextModel, world: World) -> TrainingData:
         """What training learns from and is validated on."""
         from xclip_module.tasks.retrieval.training import training_data
 
-        return training_data(self.config, model, world)
+        return training_data(self.config, data, model, world)

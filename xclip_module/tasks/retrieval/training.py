@@ -2,7 +2,7 @@
 
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from xclip_module.config import Config, FinetuneConfig
 from xclip_module.datasets.retrieval.benchmarks import RetrievalSplit
@@ -19,8 +19,7 @@ from xclip_module.tasks.encode import feature_store
 from xclip_module.tasks.retrieval.clips import ClipEncoder, choose_frames
 from xclip_module.tasks.retrieval.frames import ChosenGrid
 from xclip_module.tasks.retrieval.load import (
-    check_sections,
-    load_gallery,
+    Gallery,
     reported_split,
     scored_splits,
     validated_split,
@@ -34,18 +33,19 @@ from xclip_module.training.batches.pairs import PairPlan, PairSet, pair_set
 log = logging.getLogger(__name__)
 
 
-def training_data(config: Config, model: VideoTextModel, world: World) -> TrainingData:
+def training_data(
+    config: Config, galleries: Mapping[str, Gallery], model: VideoTextModel, world: World
+) -> TrainingData:
     """Pairs and sentences. Raises ConfigError or DataError for what cannot be trained on.
 
     Differs: MMAction2 draws its training frames anew each time, one from each part of the video; here they are those
     of the evaluation, so that a video is decoded once.
     """
     data, section = config.data, config.finetune
-    check_sections(data, config.eval, head_path=config.model.head)
-    gallery = load_gallery(data, "train")
+    gallery = galleries["train"]
     pairs = pair_set(gallery.split.texts, gallery.split.text_to_video, videos_of(gallery.split))
-    validated = load_gallery(data, validated_split(data.name)).split
-    scored = [load_gallery(data, name).split for name in scored_splits(data)]
+    validated = galleries[validated_split(data.name)].split
+    scored = [galleries[name].split for name in scored_splits(data)]
     _warn_of_overlap(gallery.split, [validated, *scored])
     choice = choose_frames(data, model, weights=config.model.weights)
     encoder = ClipEncoder(model, choice, precision.choose(config.run.precision, world.device))
