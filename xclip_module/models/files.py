@@ -62,6 +62,7 @@ def read_stored(path: Path) -> Stored:
     if not isinstance(content, Mapping) or not content or not all(map(_is_weight, content.items())):
         content_kind = f"found {_shape_of(content)}, expected dense real tensors by name"
         raise WeightsError("not a state dict", path, content_kind, "save model.state_dict()")
+    # All of them, or it is a model that has a part of this name.
     if all(name.startswith("module.") for name in content):
         content = {name.removeprefix("module."): tensor for name, tensor in content.items()}
     return Stored({name: t.float() if t.is_floating_point() else t for name, t in content.items()}, settings)

@@ -24,6 +24,7 @@ from xclip_module.models.spec import CLIP_MEAN, CLIP_STD, Tower, TwoTowerSpec
 if TYPE_CHECKING:
     from torch import Tensor
 
+EXAMPLE = "openai/clip-vit-base-patch32"
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
 # How long a hub may take to say what it has; without a network its client would retry for minutes.
@@ -47,10 +48,8 @@ def locate(path_or_name: str) -> Path:
             return path
         suffixes = {".pt", ".pth", ".bin", ".safetensors"}
         if not re.fullmatch(r"[\w.-]+/[\w.-]+", path_or_name) or path.suffix in suffixes:
-            expected = "expected a file, a folder or a hub name such as org/model"
-            raise WeightsError(
-                "no such checkpoint", path_or_name, expected, "--model.weights=openai/clip-vit-base-patch32"
-            )
+            kinds, attempt = "a file, a folder or a hub name such as org/model", f"--model.weights={EXAMPLE}"
+            raise WeightsError("no such checkpoint", path_or_name, f"expected {kinds}", attempt)
         try:
             folder = Path(huggingface_hub.snapshot_download(path_or_name, local_files_only=True))
             if (folder / "config.json").is_file():
@@ -80,6 +79,7 @@ def load_strictly(model_class: Any, folder: Path, attention: str) -> Any:
     import torch
 
     with _quiet_transformers(), weights_errors(folder):
+        # Mis-sized tensors are let pass here, or the first of them would end the load before the others are known.
         model, report = model_class.from_pretrained(
             folder,
             local_files_only=True,
@@ -88,6 +88,7 @@ def load_strictly(model_class: Any, folder: Path, attention: str) -> Any:
             attn_implementation=attention,
             torch_dtype=torch.float32,
         )
+    # A count from 0 that earlier versions of transformers stored as if it were a weight.
     unexpected = {name for name in report["unexpected_keys"] if not name.endswith("position_ids")}
     refuse(folder, missing=set(report["missing_keys"]), unexpected=unexpected, sizes=_sizes(report["mismatched_keys"]))
     return model.float().eval()

@@ -23,15 +23,11 @@ class TextEncoder(nn.Module):
         super().__init__()
         self.context = spec.context
         config = CLIPTextConfig(
+            **spec.text.settings,
             vocab_size=spec.vocabulary,
-            hidden_size=spec.text.width,
-            intermediate_size=spec.text.hidden,
             projection_dim=spec.embed,
-            num_hidden_layers=spec.text.layers,
-            num_attention_heads=spec.text.heads,
             max_position_embeddings=spec.context,
-            hidden_act=spec.text.activation,
-            layer_norm_eps=spec.text.epsilon,
+            # CLIP's two special tokens are its last two.
             bos_token_id=spec.vocabulary - 2,
             eos_token_id=spec.vocabulary - 1,
             pad_token_id=0,

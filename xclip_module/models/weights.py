@@ -91,6 +91,7 @@ def load_untrained(
     """
     check_attention(attention)
     wishes = _Wishes(family, header, max_words, padding=padding, pooling=pooling)
+    # Forked: the caller's random numbers go on as if no model had been drawn.
     with weights_errors(folder), torch.random.fork_rng(devices=[]):
         config = hub.read_config(folder)
         if config.get("format") != FORMAT:
@@ -220,7 +221,7 @@ def _from_folder(folder: Path, wishes: _Wishes, attention: str) -> TwoTower | Mi
         picture = hub.imagenet_picture(released.config.vision_config.image_size)
         return MicrosoftXClip(released, hub.read_picture(folder, picture))
     kinds = f"found model_type {config.get('model_type')!r} in config.json, expected clip or xclip"
-    raise WeightsError("no model of a known kind", folder, kinds, "--model.weights=openai/clip-vit-base-patch32")
+    raise WeightsError("no model of a known kind", folder, kinds, f"--model.weights={hub.EXAMPLE}")
 
 
 def _from_official(

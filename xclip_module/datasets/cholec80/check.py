@@ -90,6 +90,7 @@ def _row_misfits(labels: Labels, number: int) -> Iterator[str]:
     if not labels.tools:
         yield "no tool file"
     if labels.phases and labels.tools and labels.phases.period < labels.tools.period:
+        # One row behind the last frame; the data set itself has a second one in two videos.
         extra = labels.phases.rows - LABEL_FPS * labels.tools.rows
         expected = 2 if number in TWO_EXTRA_ROWS else 1
         if extra != expected:

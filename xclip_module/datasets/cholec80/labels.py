@@ -48,7 +48,7 @@ def read_phases(path: Path, names: Sequence[str]) -> LabelTrack:
     if unknown.any():
         row = int(unknown.argmax())
         wrong = f"found {phases[row]!r}; {nearest(phases[row], names)}"
-        raise DataError("unknown phase", f"{path}, line {row + 2}", wrong, _show(path, row + 2))
+        raise _damage("unknown phase", path, row, wrong)
     values = phases.to_numpy()
     return LabelTrack({name: runs(values == name, period) for name in names}, len(table), period)
 
@@ -58,18 +58,16 @@ def read_tools(path: Path, names: Sequence[str]) -> LabelTrack:
 
     Raises DataError with the file, the line, what was found and what was expected.
     """
-    import pandas as pd
-
     table = _read_table(path, ("Frame", *names))
     period = _check_frames(path, table["Frame"])
     segments = {}
     for name in names:
-        values = pd.to_numeric(table[name], errors="coerce").to_numpy()
+        values = _numbers(table[name])
         is_wrong = ~np.isin(values, (0, 1))
         if is_wrong.any():
             row = int(is_wrong.argmax())
             wrong = f"found {table[name][row]!r} for {name}, expected 0 or 1"
-            raise DataError("wrong tool label", f"{path}, line {row + 2}", wrong, _show(path, row + 2))
+            raise _damage("wrong tool label", path, row, wrong)
         segments[name] = runs(values == 1, period)
     return LabelTrack(segments, len(table), period)
 
@@ -83,6 +81,11 @@ def runs(is_on: np.ndarray, period: float) -> tuple[Segment, ...]:
     # A zero at either end, so that a run at the border has both its edges.
     edges = np.flatnonzero(np.diff(np.concatenate([[0], is_on.astype(np.int8), [0]])))
     return tuple((float(a * period), float(b * period)) for a, b in edges.reshape(-1, 2))
+
+
+def _damage(what: str, path: Path, row: int, wrong: str) -> DataError:
+    """The error of one row; row 0 stands on line 2, under the header."""
+    return DataError(what, f"{path}, line {row + 2}", wrong, _show(path, row + 2))
 
 
 def _show(path: Path, line: int) -> str:
@@ -101,7 +104,7 @@ def _read_table(path: Path, header: Sequence[str]) -> "pd.DataFrame":
     if set(table.columns) != set(header):
         columns, expected = "\t".join(map(str, table.columns))[:80], "\t".join(header)
         wrong = f"found {columns!r}, expected tab-separated {expected!r}"
-        raise DataError("wrong header", f"{path}, line 1", wrong, _show(path, 1))
+        raise _damage("wrong header", path, -1, wrong)
     if table.empty:
         raise DataError("empty label file", path, "a header and no rows", "copy it from the data set again")
     return table
@@ -109,9 +112,7 @@ def _read_table(path: Path, header: Sequence[str]) -> "pd.DataFrame":
 
 def _check_frames(path: Path, column: "pd.Series") -> float:
     """Seconds between rows, after checking that frames start at 0 and rise by 1 or by 25."""
-    import pandas as pd
-
-    frames = pd.to_numeric(column, errors="coerce").to_numpy()
+    frames = _numbers(column)
     # A single row tells no rate.
     step = frames[1] - frames[0] if len(frames) > 1 else 1
     expected = np.arange(len(frames)) * step
@@ -120,5 +121,12 @@ def _check_frames(path: Path, column: "pd.Series") -> float:
         # In step with themselves, but with neither rate: the second row is the first that shows it.
         row = int(rows[0]) if len(rows) else 1
         wrong = f"found frame {column[row]!r}, expected 0, 1, 2 … or 0, {LABEL_FPS}, {2 * LABEL_FPS} …"
-        raise DataError("frames out of step", f"{path}, line {row + 2}", wrong, _show(path, row + 2))
+        raise _damage("frames out of step", path, row, wrong)
     return float(step) / LABEL_FPS
+
+
+def _numbers(column: "pd.Series") -> np.ndarray:
+    """A column's numbers; what is none becomes NaN, which equals nothing that is expected."""
+    import pandas as pd
+
+    return pd.to_numeric(column, errors="coerce").to_numpy()

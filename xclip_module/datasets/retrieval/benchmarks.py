@@ -110,64 +110,45 @@ class Benchmark(NamedTuple):
     file_names: Callable[[str], tuple[str, ...]]
 
 
+def _msrvtt(train: Split, test: Split) -> Benchmark:
+    return Benchmark({"train": train, "test": test}, "test", captions.msrvtt_names)
+
+
 # Counts: the papers' and those of the files that CLIP4Clip's guide names. Of DiDeMo's 8395 training videos its list
 # has 8392; of ActivityNet's 10024 and 4926 ids 10009 and 4917 have captions. How many clips LSMDC's two larger files
 # have is published nowhere.
 _MSRVTT_TEST = Split(captions.read_msrvtt_test, "MSRVTT_JSFUSION_test.csv", 1000, 1000)
 _MMACTION2_TEST = Split(captions.read_mmaction2, "test_JSFUSION.json", 1000, 1000)
 _MSVD = {"train": (1200, 48774), "val": (100, 4290), "test": (670, 27763)}
+_LSMDC = {
+    "train": Split(captions.read_lsmdc, "LSMDC16_annos_training.csv", 0, 101079),
+    "val": Split(captions.read_lsmdc, "LSMDC16_annos_val.csv", 0, 7408),
+    "test": Split(captions.read_lsmdc, "LSMDC16_challenge_1000_publictect.csv", 1000, 1000),
+}
+# One paragraph a video.
+_DIDEMO = {"train": 8392, "val": 1065, "test": 1004}
+_ACTIVITYNET = {"train": 10009, "val": 4917}
 
 # The names are those of `sections.RETRIEVAL_NAMES`, which the configuration must know without this room.
 BENCHMARKS: Mapping[str, Benchmark] = {
-    "msrvtt-9k": Benchmark(
-        {"train": Split(captions.read_msrvtt_train, "MSRVTT_train.9k.csv", 9000, 180000), "test": _MSRVTT_TEST},
-        "test",
-        captions.msrvtt_names,
-    ),
-    "msrvtt-7k": Benchmark(
-        {"train": Split(captions.read_msrvtt_train, "MSRVTT_train.7k.csv", 7010, 140200), "test": _MSRVTT_TEST},
-        "test",
-        captions.msrvtt_names,
-    ),
+    "msrvtt-9k": _msrvtt(Split(captions.read_msrvtt_train, "MSRVTT_train.9k.csv", 9000, 180000), _MSRVTT_TEST),
+    "msrvtt-7k": _msrvtt(Split(captions.read_msrvtt_train, "MSRVTT_train.7k.csv", 7010, 140200), _MSRVTT_TEST),
     "msvd": Benchmark(
         {split: Split(captions.read_msvd, split, *counts) for split, counts in _MSVD.items()}, "test", captions.own_name
     ),
-    "lsmdc": Benchmark(
-        {
-            "train": Split(captions.read_lsmdc, "LSMDC16_annos_training.csv", 0, 101079),
-            "val": Split(captions.read_lsmdc, "LSMDC16_annos_val.csv", 0, 7408),
-            "test": Split(captions.read_lsmdc, "LSMDC16_challenge_1000_publictect.csv", 1000, 1000),
-        },
-        "test",
-        captions.own_name,
-    ),
+    "lsmdc": Benchmark(_LSMDC, "test", captions.own_name),
     "didemo": Benchmark(
-        {
-            "train": Split(paragraphs.read_didemo, "train", 8392, 8392),
-            "val": Split(paragraphs.read_didemo, "val", 1065, 1065),
-            "test": Split(paragraphs.read_didemo, "test", 1004, 1004),
-        },
+        {split: Split(paragraphs.read_didemo, split, count, count) for split, count in _DIDEMO.items()},
         "test",
         paragraphs.didemo_names,
     ),
     "activitynet": Benchmark(
-        {
-            "train": Split(paragraphs.read_activitynet, "train", 10009, 10009),
-            "val": Split(paragraphs.read_activitynet, "val", 4917, 4917),
-        },
+        {split: Split(paragraphs.read_activitynet, split, count, count) for split, count in _ACTIVITYNET.items()},
         "val",
         paragraphs.activitynet_names,
     ),
-    "msrvtt-9k-mmaction2": Benchmark(
-        {"train": Split(captions.read_mmaction2, "train_9k.json", 9000, 180000), "test": _MMACTION2_TEST},
-        "test",
-        captions.msrvtt_names,
-    ),
-    "msrvtt-7k-mmaction2": Benchmark(
-        {"train": Split(captions.read_mmaction2, "train_7k.json", 7010, 140200), "test": _MMACTION2_TEST},
-        "test",
-        captions.msrvtt_names,
-    ),
+    "msrvtt-9k-mmaction2": _msrvtt(Split(captions.read_mmaction2, "train_9k.json", 9000, 180000), _MMACTION2_TEST),
+    "msrvtt-7k-mmaction2": _msrvtt(Split(captions.read_mmaction2, "train_7k.json", 7010, 140200), _MMACTION2_TEST),
     "msvd-mmaction2": Benchmark(
         {split: Split(captions.read_mmaction2, f"{split}.json", *counts) for split, counts in _MSVD.items()},
         "test",

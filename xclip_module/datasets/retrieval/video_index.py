@@ -37,6 +37,7 @@ def index_videos(root: Path) -> VideoIndex:
     names: dict[str, list[Path]] = {}
     stems: dict[str, list[Path]] = {}
     for folder, files in walk(root, on_error=_refuse):
+        # The file system's order differs between machines, and an error should name the same file on all of them.
         for name in sorted(files):
             path = folder / name
             if not (path.is_file() and path.stat().st_size):
