@@ -1,10 +1,26 @@
 """Section finetune as it is trained: a kind of data's own values where the user leaves a key open."""
 
 import dataclasses
+from typing import Any
 
-from xclip_module.config import FinetuneConfig
+from xclip_module.config import Config, FinetuneConfig
 from xclip_module.errors import ConfigError
-from xclip_module.tasks.training_data import Recipe
+from xclip_module.tasks import Recipe, task_of
+from xclip_module.tasks.weights import announce_weights
+
+
+def settle(config: Config, *, processes: int) -> tuple[Config, Any]:
+    """The configuration without open keys, and what the task loads for it; cheap mistakes first, all without torch.
+
+    Raises ConfigError, DataError or WeightsError for what cannot be trained.
+    """
+    task = task_of(config)
+    section = with_recipe(config.finetune, task.recipe(), data_name=config.data.name)
+    if section.batch_size < processes:
+        why = f"{processes} processes share it, one clip each at least"
+        raise ConfigError(f"finetune.batch_size={section.batch_size}", why=why, attempt="a larger batch")
+    announce_weights(config.model, config.data)
+    return dataclasses.replace(config, finetune=section), task.load_training()
 
 
 def with_recipe(section: FinetuneConfig, recipe: Recipe, *, data_name: str) -> FinetuneConfig:

@@ -12,6 +12,7 @@ from xclip_module.config import Config
 from xclip_module.errors import WeightsError
 from xclip_module.finetune.clips import forecast_frames, load_clips
 from xclip_module.finetune.preparation import Training, choose_micro_batch, make_rules, make_step, prepare
+from xclip_module.finetune.recipe import settle
 from xclip_module.interface import Video
 from xclip_module.run.folder import Run
 from xclip_module.run.timing import timed
@@ -44,8 +45,9 @@ def try_training(config: Config, run: Run) -> TrainingForecast:
     Training clips come straight from the videos, so that nothing is stored but the frames of one val video.
     Raises what a training would raise.
     """
+    config, loaded = settle(config, processes=run.world.size)
     with timed("weights, sentences, training videos"):
-        training = prepare(config, run, is_trial=True)
+        training = prepare(config, loaded, run, is_trial=True)
     log.info("weights: %s, %s", training.model.protocol, training.precision)
     step = _try_steps(training, run)
     validation = _try_validation(training, run)

@@ -1,7 +1,8 @@
 """What is asked of videos and how it is judged: two tasks with one interface, in which the scripts are written."""
 
 import importlib
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 from xclip_module.config import Config
 from xclip_module.sections import RETRIEVAL_NAMES
@@ -10,7 +11,7 @@ if TYPE_CHECKING:
     from xclip_module.interface import Corpus, Video, VideoTextModel
     from xclip_module.run.distributed import World
     from xclip_module.run.folder import Run
-    from xclip_module.tasks.training_data import Recipe, TrainingData
+    from xclip_module.tasks.training_data import TrainingData
     from xclip_module.tasks.weights import Origin
 
 # By name, so that one task is never loaded for the other, and nothing before it is needed.
@@ -18,6 +19,23 @@ _TASKS = {
     "localisation": ("xclip_module.tasks.localisation.task", "Localisation"),
     "retrieval": ("xclip_module.tasks.retrieval.task", "Retrieval"),
 }
+
+
+class Recipe(NamedTuple):
+    """What section finetune means for one kind of data.
+
+    values: key -> its value where the user leaves it open.
+    unused: keys that say nothing about such data, and may not be set.
+    contents: what the data has, for the error about such a key ("moments of long videos").
+    monitors: the val numbers that there are.
+    refused_losses: loss -> why it makes no sense.
+    """
+
+    values: Mapping[str, Any]
+    unused: tuple[str, ...]
+    contents: str
+    monitors: tuple[str, ...]
+    refused_losses: Mapping[str, str]
 
 
 class Task(Protocol):
@@ -55,7 +73,7 @@ class Task(Protocol):
         """One video, and the data with no other: for a trial."""
         ...
 
-    def recipe(self) -> "Recipe":
+    def recipe(self) -> Recipe:
         """What the section finetune means where it is left open."""
         ...
 
@@ -63,7 +81,11 @@ class Task(Protocol):
         """The videos of every split that a training and its evaluation need."""
         ...
 
-    def training(self, model: "VideoTextModel", world: "World") -> "TrainingData":
+    def load_training(self) -> Any:
+        """As `load`, of what a training and its evaluation need."""
+        ...
+
+    def training(self, data: Any, model: "VideoTextModel", world: "World") -> "TrainingData":
         """Clips, sentences, and how the present weights are validated."""
         ...
 

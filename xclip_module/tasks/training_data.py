@@ -59,23 +59,6 @@ class TrainingData(NamedTuple):
     scored: tuple[Video, ...]
 
 
-class Recipe(NamedTuple):
-    """What section finetune means for one kind of data.
-
-    values: key -> its value where the user leaves it open.
-    unused: keys that say nothing about such data, and may not be set.
-    contents: what the data has, for the error about such a key ("moments of long videos").
-    monitors: the val numbers that there are.
-    refused_losses: loss -> why it makes no sense.
-    """
-
-    values: Mapping[str, Any]
-    unused: tuple[str, ...]
-    contents: str
-    monitors: tuple[str, ...]
-    refused_losses: Mapping[str, str]
-
-
 def frame_store(cache: str, root: str) -> FeatureStore:
     """Where training and validation frames are: `finetune.cache`, or a folder of `run.root` where that is empty."""
     return FeatureStore(Path(cache or Path(root) / "frames"))

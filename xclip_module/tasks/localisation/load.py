@@ -84,6 +84,16 @@ def with_every_split(data: DataConfig) -> DataConfig:
     return dataclasses.replace(data, evaluate=("train", "val", "test"))
 
 
+def load_training(data: DataConfig, judging: EvalConfig) -> LocalisationData:
+    """The data set with every split. Raises ConfigError or DataError for what cannot be trained on."""
+    if data.video:
+        why = "own recordings have no labels to learn from"
+        raise ConfigError(f"data.video={data.video}", why=why, attempt="--data.name=cholec80 --data.root=FOLDER")
+    corpus = load_corpus(with_every_split(data))
+    check_track(judging, corpus)
+    return LocalisationData(corpus, scored_splits(data, corpus))
+
+
 def labelled_corpus(data: DataConfig) -> Corpus:
     """The videos of all splits that have labels."""
     corpus = load_corpus(with_every_split(data))

@@ -13,7 +13,8 @@ from xclip_module.interface import Corpus, Video, VideoTextModel
 from xclip_module.run import precision
 from xclip_module.run.distributed import World
 from xclip_module.run.folder import Run
-from xclip_module.tasks.localisation.load import LocalisationData, labelled_corpus, load
+from xclip_module.tasks import Recipe
+from xclip_module.tasks.localisation.load import LocalisationData, labelled_corpus, load, load_training
 from xclip_module.tasks.localisation.recipe import recipe
 from xclip_module.tasks.weights import AS_CONFIGURED, UNTRAINED, Origin, announce_weights, build_model
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from xclip_module.tasks.localisation.judge import LocalisationResults
     from xclip_module.tasks.localisation.score import Scores
     from xclip_module.tasks.localisation.scorers import Scorer
-    from xclip_module.tasks.training_data import Recipe, TrainingData
+    from xclip_module.tasks.training_data import TrainingData
 
 log = logging.getLogger(__name__)
 
@@ -105,8 +106,12 @@ class Localisation(NamedTuple):
         """The labelled videos of every split."""
         return labelled_corpus(self.config.data)
 
-    def training(self, model: VideoTextModel, world: World) -> TrainingData:
+    def load_training(self) -> LocalisationData:
+        """The corpus with every split, and the splits to score."""
+        return load_training(self.config.data, self.config.eval)
+
+    def training(self, data: LocalisationData, model: VideoTextModel, world: World) -> TrainingData:
         """What training learns from and is validated on."""
         from xclip_module.tasks.localisation.training import training_data
 
-        return training_data(self.config, model, world)
+        return training_data(self.config, data, model, world)

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from xclip_module.config import Config, EvalConfig, FinetuneConfig
-from xclip_module.datasets.catalogue import load_corpus
 from xclip_module.datasets.prompts import prompt_sets, read_prompts
 from xclip_module.errors import ConfigError
 from xclip_module.features.frame_cache import stored_side
@@ -20,7 +19,7 @@ from xclip_module.run.distributed import World
 from xclip_module.run.folder import Run
 from xclip_module.tasks.encode import reading_of
 from xclip_module.tasks.localisation.judging import Judge
-from xclip_module.tasks.localisation.load import check_track, scored_splits, with_every_split
+from xclip_module.tasks.localisation.load import LocalisationData
 from xclip_module.tasks.localisation.score import curve_of
 from xclip_module.tasks.localisation.scorers import SentenceScorer, with_sentences
 from xclip_module.tasks.localisation.sentences import Sentences, read_sentences
@@ -34,15 +33,9 @@ from xclip_module.training.batches.training_set import TrainingSet, training_set
 NUMBERS = ("AUROC", "AUPRC", "mAP@0.5", "R1@0.5", "mIoU")
 
 
-def training_data(config: Config, model: VideoTextModel, world: World) -> TrainingData:
-    """Corpus, clips and sentences. Raises ConfigError or DataError for what cannot be trained on."""
-    data, section = config.data, config.finetune
-    if data.video:
-        why = "own recordings have no labels to learn from"
-        raise ConfigError(f"data.video={data.video}", why=why, attempt="--data.name=cholec80 --data.root=FOLDER")
-    corpus = load_corpus(with_every_split(data))
-    check_track(config.eval, corpus)
-    scored = scored_splits(data, corpus)
+def training_data(config: Config, loaded: LocalisationData, model: VideoTextModel, world: World) -> TrainingData:
+    """Clips and sentences. Raises ConfigError or DataError for what cannot be trained on."""
+    data, section, corpus = config.data, config.finetune, loaded.corpus
     sampling = sampling_of(data, model, weights=config.model.weights)
     stride = section.clip_stride_seconds or sampling.stride_seconds
     clips = training_set(corpus, texts=_texts(section, corpus), use_tools=section.use_tools, clip_stride_seconds=stride)
@@ -73,7 +66,7 @@ def training_data(config: Config, model: VideoTextModel, world: World) -> Traini
             digest=_truth_digest(corpus, validated),
             can_choose=True,
         ),
-        scored=tuple(video for split in scored for video in corpus.of_split(split)),
+        scored=tuple(video for split in loaded.splits for video in corpus.of_split(split)),
     )
 
 

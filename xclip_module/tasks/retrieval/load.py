@@ -35,6 +35,14 @@ class Gallery(NamedTuple):
         return self._replace(split=kept, skipped=self.skipped | unreadable)
 
 
+class TrainingGalleries(NamedTuple):
+    """What is trained on, judged on while training, and scored at last."""
+
+    train: Gallery
+    validated: Gallery
+    scored: list[Gallery]
+
+
 def check_sections(data: DataConfig, judging: EvalConfig, *, head_path: str) -> None:
     """Raises ConfigError for what goes with free sentences or heads, and for a benchmark without its videos."""
     for name, value in (
@@ -95,6 +103,13 @@ def validated_split(benchmark: str) -> str:
     """
     entry = find_benchmark(benchmark)
     return "val" if "val" in entry.splits else entry.reported
+
+
+def load_training(data: DataConfig, judging: EvalConfig, *, head_path: str) -> TrainingGalleries:
+    """All splits of a training. Raises ConfigError or DataError for what cannot be trained on."""
+    check_sections(data, judging, head_path=head_path)
+    train, validated = load_gallery(data, "train"), load_gallery(data, validated_split(data.name))
+    return TrainingGalleries(train, validated, list(load_galleries(data).values()))
 
 
 def training_corpus(data: DataConfig) -> Corpus:

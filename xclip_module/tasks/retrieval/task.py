@@ -13,11 +13,14 @@ from xclip_module.interface import Corpus, Video, VideoTextModel
 from xclip_module.run import precision
 from xclip_module.run.distributed import World
 from xclip_module.run.folder import Run
+from xclip_module.tasks import Recipe
 from xclip_module.tasks.retrieval.load import (
     Gallery,
+    TrainingGalleries,
     check_sections,
     corpus_of,
     load_galleries,
+    load_training,
     reported_split,
     training_corpus,
     videos_of,
@@ -28,7 +31,7 @@ from xclip_module.tasks.weights import AS_CONFIGURED, UNTRAINED, Origin, announc
 if TYPE_CHECKING:
     from xclip_module.tasks.retrieval.judge import RetrievalResults
     from xclip_module.tasks.retrieval.score import PairScorer, Scoring, SplitScores
-    from xclip_module.tasks.training_data import Recipe, TrainingData
+    from xclip_module.tasks.training_data import TrainingData
 
 log = logging.getLogger(__name__)
 
@@ -123,8 +126,12 @@ class Retrieval(NamedTuple):
         check_sections(self.config.data, self.config.eval, head_path=self.config.model.head)
         return training_corpus(self.config.data)
 
-    def training(self, model: VideoTextModel, world: World) -> TrainingData:
+    def load_training(self) -> TrainingGalleries:
+        """Texts and videos to train on, to validate on and to score."""
+        return load_training(self.config.data, self.config.eval, head_path=self.config.model.head)
+
+    def training(self, data: TrainingGalleries, model: VideoTextModel, world: World) -> TrainingData:
         """What training learns from and is validated on."""
         from xclip_module.tasks.retrieval.training import training_data
 
-        return training_data(self.config, model, world)
+        return training_data(self.config, data, model, world)

@@ -18,14 +18,7 @@ from xclip_module.run.folder import Run
 from xclip_module.tasks.encode import feature_store
 from xclip_module.tasks.retrieval.clips import ClipEncoder, choose_frames
 from xclip_module.tasks.retrieval.frames import ChosenGrid
-from xclip_module.tasks.retrieval.load import (
-    check_sections,
-    load_gallery,
-    reported_split,
-    scored_splits,
-    validated_split,
-    videos_of,
-)
+from xclip_module.tasks.retrieval.load import TrainingGalleries, reported_split, videos_of
 from xclip_module.tasks.retrieval.score import PairScorer, Scoring, matrix_of, reading_for
 from xclip_module.tasks.training_data import TrainingData, Validation, frame_store
 from xclip_module.tasks.weights import AS_CONFIGURED, tokenise
@@ -34,18 +27,16 @@ from xclip_module.training.batches.pairs import PairPlan, PairSet, pair_set
 log = logging.getLogger(__name__)
 
 
-def training_data(config: Config, model: VideoTextModel, world: World) -> TrainingData:
+def training_data(config: Config, loaded: TrainingGalleries, model: VideoTextModel, world: World) -> TrainingData:
     """Pairs and sentences. Raises ConfigError or DataError for what cannot be trained on.
 
     Differs: MMAction2 draws its training frames anew each time, one from each part of the video; here they are those
     of the evaluation, so that a video is decoded once.
     """
     data, section = config.data, config.finetune
-    check_sections(data, config.eval, head_path=config.model.head)
-    gallery = load_gallery(data, "train")
+    gallery, validated = loaded.train, loaded.validated.split
     pairs = pair_set(gallery.split.texts, gallery.split.text_to_video, videos_of(gallery.split))
-    validated = load_gallery(data, validated_split(data.name)).split
-    scored = [load_gallery(data, name).split for name in scored_splits(data)]
+    scored = [gallery.split for gallery in loaded.scored]
     _warn_of_overlap(gallery.split, [validated, *scored])
     choice = choose_frames(data, model, weights=config.model.weights)
     encoder = ClipEncoder(model, choice, precision.choose(config.run.precision, world.device))
