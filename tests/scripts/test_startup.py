@@ -1,6 +1,7 @@
 """What can be answered without torch is answered without importing it, whose silence lasts seconds."""
 
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -74,3 +75,16 @@ def test_what_is_loaded_is_said_before_the_silence(script, tmp_path):
     assert code == 4
     assert "torch" in packages
     assert err.index(f"loading weights {tmp_path / 'broken.pt'}\n") < re.search(r"\| +torch\.", err).start()
+
+
+def test_stopped_while_libraries_are_imported_it_ends_with_one_line(tmp_path):
+    command = [sys.executable, "run_zeroshot.py", f"--run.root={tmp_path}", "--run.device=cpu"]
+    with subprocess.Popen(command, cwd=ROOT, text=True, stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        while not process.stderr.readline().startswith("loading weights"):
+            pass
+        process.send_signal(signal.SIGINT)
+        text = process.stderr.read()
+    assert process.returncode == 75
+    assert text.startswith("error: stopped by SIGINT")
+    assert text.count("\n") == 1
