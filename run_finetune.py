@@ -2,7 +2,7 @@
 
 from xclip_module.check import check_finetune
 from xclip_module.config import Config
-from xclip_module.finetune.loading import load
+from xclip_module.finetune.run import finetune
 from xclip_module.run.folder import Run
 from xclip_module.run.launch import launch
 from xclip_module.tasks import task_of
@@ -10,10 +10,7 @@ from xclip_module.tasks import task_of
 
 def main(config: Config, run: Run) -> dict:
     """Trains, or resumes; then scores, metrics and report as run_zeroshot has them; returns metrics.json."""
-    loaded = load(config)
-    from xclip_module.finetune.run import finetune
-
-    trained = finetune(loaded, run)
+    trained = finetune(config, run)
     task = task_of(trained.config)
     data = task.load()
     scorer = task.scorer(data, run, trained.origin)

@@ -2,17 +2,14 @@
 
 from xclip_module.check import check_probe
 from xclip_module.config import Config
-from xclip_module.probe.corpus import load_probe_data
+from xclip_module.probe.run import fit
 from xclip_module.run.folder import Run
 from xclip_module.run.launch import launch
 
 
 def main(config: Config, run: Run) -> dict:
     """Fits the head; then scores, metrics and report as run_zeroshot has them; returns metrics.json."""
-    data = load_probe_data(config)
-    from xclip_module.probe.head import fit_head
-
-    task, scorer = fit_head(config, data, run)
+    task, data, scorer = fit(config, run)
     run.status.update(phase="evaluation")
     run.describe_environment(task.describe(data, scorer))
     scores = task.score(data, scorer, run)

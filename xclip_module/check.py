@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from xclip_module.config import Config, keys
 from xclip_module.errors import DataError
-from xclip_module.finetune.loading import load
+from xclip_module.finetune.run import load
 from xclip_module.probe.corpus import load_probe_data
 from xclip_module.run.folder import Run
 from xclip_module.run.progress import Progress
@@ -47,7 +47,7 @@ def check_finetune(config: Config, run: Run, is_deep: bool) -> None:
 
     Training clips come straight from the videos for it, so that nothing is stored but the frames of one val video.
     """
-    loaded = load(config)
+    loaded = load(config, processes=run.world.size)
     corpus = loaded.task.training_corpus(loaded.data)
     _say_data(config, corpus)
     # All of them before the first is used, so that one look names every broken one.

@@ -8,10 +8,9 @@ from typing import Any, NamedTuple
 import torch
 
 from xclip_module.config import FinetuneConfig
-from xclip_module.errors import ConfigError
 from xclip_module.features.encoding import to_pixels
 from xclip_module.finetune.clips import Clips, made_up_batch, prepare_clips, prepare_validation
-from xclip_module.finetune.loading import Loaded
+from xclip_module.finetune.run import Loaded
 from xclip_module.models import load_tokenizer
 from xclip_module.models.parameters import checkpoint_activations_, freeze_, logit_scale, pretrained_names
 from xclip_module.models.tokenizer import ClipTokenizer
@@ -60,9 +59,6 @@ def prepare(loaded: Loaded, run: Run, *, is_trial: bool = False) -> Training:
     is_trial: clips straight from the videos, and one val video, so that little is decoded and stored.
     """
     config, section, world = loaded.config, loaded.config.finetune, run.world
-    if section.batch_size < world.size:
-        why = f"{world.size} processes share it, one clip each at least"
-        raise ConfigError(f"finetune.batch_size={section.batch_size}", why=why, attempt="a larger batch")
     model: Any = build_model(config.model, config.data, seed=config.run.seed, device=world.device)
     # Now and not when weights are stored: its files may change while the run is live.
     tokenizer = load_tokenizer(tokenizer_path(config.model))
