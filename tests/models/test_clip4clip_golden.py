@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from support.small_training import StepCalls
 from torch.multiprocessing import spawn
 
 from xclip_module.interface import Batch
@@ -15,7 +16,7 @@ from xclip_module.models import load_checkpoint
 from xclip_module.models.official import to_official
 from xclip_module.run.collectives import average_gradients
 from xclip_module.run.distributed import World, share
-from xclip_module.training.grad_cache import Calls, backward
+from xclip_module.training.grad_cache import backward
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "clip4clip"
 # A folder of complete cases, larger than the repository carries; see golden/README.md.
@@ -173,14 +174,13 @@ def released_share(file, rank, size, store):
         names=("",) * 6,
     )
 
-    calls = Calls(model.encode_text, model.encode_video, model.similarity, lambda frames: frames, lambda: None)
     if size > 1:
         patience = datetime.timedelta(seconds=120)
         options = {"init_method": f"file://{store}", "rank": rank, "world_size": size, "timeout": patience}
         torch.distributed.init_process_group("gloo", **options)
     try:
         options = {"loss": "infonce", "micro_batch_size": 6, "world": world, "scale": lambda loss: loss, "seed": 0}
-        loss = backward(batch, calls=calls, **options).loss
+        loss = backward(batch, StepCalls.of(model), **options).loss
         average_gradients(model.parameters(), world)
     finally:
         if size > 1:

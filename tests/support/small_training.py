@@ -1,16 +1,32 @@
-"""A small training set by hand, and frames that show which clip they are."""
+"""A small training set by hand, frames that show which clip they are, and a model as a step calls it."""
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from xclip_module.features.stored_frames import make_grid
-from xclip_module.interface import Corpus, Query, Sampling, Video
+from xclip_module.interface import Corpus, Query, Video
 from xclip_module.training.batches.training_set import training_set
+
+
+class StepCalls(NamedTuple):
+    """A `grad_cache.StepModel` of loose functions."""
+
+    encode_text: Callable
+    encode_video: Callable
+    similarity: Callable
+    to_pixels: Callable
+
+    @classmethod
+    def of(cls, model, *, to_pixels=lambda frames: frames):
+        """Those of a model; its pixels are the frames as they lie in the batch."""
+        return cls(model.encode_text, model.encode_video, model.similarity, to_pixels)
+
 
 PHASES = ("P0", "P1", "P2")
 TOOLS = ("T0", "T1")
 SECONDS = 30.0
-SAMPLING = Sampling(4.0, 4, 1.0)
 
 
 def corpus(**changes):
@@ -38,10 +54,16 @@ def small_set(*, use_tools=True, clip_stride_seconds=1.0, paraphrases=1):
     return training_set(known, texts=texts, use_tools=use_tools, clip_stride_seconds=clip_stride_seconds)
 
 
+class FourFrames(NamedTuple):
+    """A grid whose clips have four frames."""
+
+    frames_per_clip: int = 4
+
+
 class NumberedFrames:
     """Stands for the videos: every pixel of a clip tells its video and time, rounded."""
 
-    grid = make_grid(SAMPLING, 0.0)
+    grid = FourFrames()
 
     def clip(self, video, time):
         level = (ord(video[0]) * 7 + int(time * 10)) % 256

@@ -13,7 +13,7 @@ from torch import nn
 from xclip_module.errors import DataError, DiskError, MemoryShortage, NonFiniteError
 from xclip_module.interface import Batch
 from xclip_module.run.signals import Signals
-from xclip_module.training.engine import Hooks, Rules, Trainer, fit
+from xclip_module.training.engine import Rules, Trainer, fit
 from xclip_module.training.optim import build_optimizer, parameter_groups, warmup_cosine
 
 TOTAL = 23
@@ -43,71 +43,74 @@ def a_batch(step):
 
 
 class World:
-    """Everything outside the loop: the last checkpoint, the log, and a place to cut it."""
+    """Everything but the loop: the model, its steps, the last checkpoint, the log, and a place to cut it."""
 
     def __init__(self, *, cut=lambda name: None, poison=(), scaled=False):
         self.cut, self.poison, self.scaled = cut, set(poison), scaled
         self.stored, self.rows, self.best, self.saves = None, [], None, 0
         self.signals = Signals()
 
-    def trainer(self):
+    def make_trainer(self):
         torch.manual_seed(1)
         model = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.3), nn.Linear(8, 1)).train()
         groups = parameter_groups(
             model.named_parameters(), pretrained=set(), lr=0.01, pretrained_lr_scale=1, weight_decay=0.1, rule="adamw"
         )
         scaler = torch.amp.GradScaler("cpu", init_scale=2.0**4, growth_interval=4, enabled=self.scaled)
-        trainer = Trainer(
+        self.trainer = Trainer(
             model, build_optimizer("adamw", groups), scaler, factor=lambda s: warmup_cosine(s, TOTAL, 0.2)
         )
         if self.stored is not None:
-            trainer.restore(copy.deepcopy(self.stored))
-        return trainer
+            self.trainer.restore(copy.deepcopy(self.stored))
+        return self.trainer
 
-    def hooks(self, trainer):
-        def gradients(batch, step):
-            self.cut("gradients")
-            torch.manual_seed(step)
-            loss = trainer.model(batch.frames).square().mean()
-            trainer.scaler.scale(loss).backward()
-            if step in self.poison:
-                trainer.model[0].weight.grad[0, 0] = float("inf")
-            return Loss(loss.item(), 0.0, 1.0)
+    def fit(self, rules=RULES):
+        return fit(self.trainer, self, rules, self)
 
-        def batches(start, stop):
-            for step in range(start, stop):
-                self.cut("load")
-                yield a_batch(step)
+    # What computes a step.
 
-        def validate():
-            self.cut("validate")
-            return {"AUROC": float(trainer.model(a_batch(99).frames).detach().std())}
+    def gradients(self, batch, step):
+        self.cut("gradients")
+        torch.manual_seed(step)
+        loss = self.trainer.model(batch.frames).square().mean()
+        self.trainer.scaler.scale(loss).backward()
+        if step in self.poison:
+            self.trainer.model[0].weight.grad[0, 0] = float("inf")
+        self.cut("averages")
+        return Loss(loss.item(), 0.0, 1.0)
 
-        def save(state, step):
-            self.cut("save")
-            self.stored, self.saves = copy.deepcopy(state), self.saves + 1
+    def clamp_(self):
+        pass
 
-        def keep_best():
-            self.best = copy.deepcopy(trainer.model.state_dict())
-            return "sum"
+    # The world outside of the loop.
 
-        return Hooks(
-            batches=batches,
-            gradients=gradients,
-            synchronise=lambda: self.cut("synchronise"),
-            after_step=lambda: None,
-            validate=validate,
-            keep_best=keep_best,
-            save=save,
-            log=self.rows.append,
-            held=self.signals.deferred,
-        )
+    def batches(self, start, stop):
+        for step in range(start, stop):
+            self.cut("load")
+            yield a_batch(step)
+
+    def validate(self):
+        self.cut("validate")
+        return {"AUROC": float(self.trainer.model(a_batch(99).frames).detach().std())}
+
+    def save(self, state, step):
+        self.cut("save")
+        self.stored, self.saves = copy.deepcopy(state), self.saves + 1
+
+    def keep_best(self):
+        self.best = copy.deepcopy(self.trainer.model.state_dict())
+        return "sum"
+
+    def log(self, row):
+        self.rows.append(row)
+
+    def deferred(self):
+        return self.signals.deferred()
 
     def go(self, rules=RULES):
-        trainer = self.trainer()
-        done = trainer.progress.step
+        done = self.make_trainer().progress.step
         self.rows = [row for row in self.rows if row["step"] <= done]
-        return fit(trainer, rules, self.hooks(trainer))
+        return self.fit(rules)
 
     def go_until(self, step):
         def cut(name):
@@ -208,7 +211,7 @@ def test_a_resume_that_forgets_a_part_of_the_state_would_be_found(uninterrupted,
     world = World(scaled=True, poison=[7], cut=cut)
     with pytest.raises(KeyboardInterrupt):
         world.go()
-    fresh = World(scaled=True).trainer().state()
+    fresh = World(scaled=True).make_trainer().state()
     world.stored[planted] = {**fresh[planted], **({"step": 12} if planted == "progress" else {})}
     world.go()
     assert not same(world.result(), uninterrupted)
@@ -216,9 +219,9 @@ def test_a_resume_that_forgets_a_part_of_the_state_would_be_found(uninterrupted,
 
 def test_an_overflow_is_skipped_counted_and_moves_nothing_but_scale_and_schedule():
     world = World(scaled=True, poison=[0])
-    trainer = world.trainer()
+    trainer = world.make_trainer()
     before = copy.deepcopy(trainer.model.state_dict())
-    fit(trainer, RULES._replace(total=1, validate_every=0), world.hooks(trainer))
+    world.fit(RULES._replace(total=1, validate_every=0))
     assert same(trainer.model.state_dict(), before)
     assert trainer.progress.skipped == 1
     assert trainer.scaler.get_scale() == 2.0**3
@@ -227,9 +230,9 @@ def test_an_overflow_is_skipped_counted_and_moves_nothing_but_scale_and_schedule
 
 def test_without_a_scaler_too_a_step_that_is_not_finite_changes_no_weight():
     world = World(poison=[0])
-    trainer = world.trainer()
+    trainer = world.make_trainer()
     before = copy.deepcopy(trainer.model.state_dict())
-    fit(trainer, RULES._replace(total=1, validate_every=0), world.hooks(trainer))
+    world.fit(RULES._replace(total=1, validate_every=0))
     assert same(trainer.model.state_dict(), before)
 
 
@@ -286,12 +289,9 @@ def test_a_shortage_of_memory_names_what_to_try(error):
 def test_early_stopping_keeps_the_best_and_says_why():
     world = World()
     values = iter([0.5, 0.7, 0.6, 0.6, 0.9])
-    trainer = world.trainer()
-    reason = fit(
-        trainer,
-        RULES._replace(patience=2, monitor="mAP@0.5"),
-        world.hooks(trainer)._replace(validate=lambda: {"mAP@0.5": next(values)}),
-    )
+    trainer = world.make_trainer()
+    world.validate = lambda: {"mAP@0.5": next(values)}
+    reason = world.fit(RULES._replace(patience=2, monitor="mAP@0.5"))
     assert reason == "early: 2 validations without a better mAP@0.5"
     assert (trainer.progress.best, trainer.progress.best_step, trainer.progress.step) == (0.7, 5, 15)
     again = World()
@@ -301,27 +301,19 @@ def test_early_stopping_keeps_the_best_and_says_why():
 
 def test_an_undefined_number_is_never_the_best():
     world = World()
-    trainer = world.trainer()
-    fit(trainer, RULES, world.hooks(trainer)._replace(validate=lambda: {"AUROC": None}))
+    trainer = world.make_trainer()
+    world.validate = lambda: {"AUROC": None}
+    world.fit()
     assert trainer.progress.best_step == -1
     assert world.best is None
 
 
 def test_validation_sees_eval_mode_and_training_train_mode():
-    world, modes = World(), []
-    trainer = world.trainer()
-    hooks = world.hooks(trainer)
-
-    def validate():
-        modes.append(("val", trainer.model.training))
-        return {"AUROC": 0.5}
-
-    def gradients(batch, step):
-        modes.append(("train", trainer.model.training))
-        return hooks.gradients(batch, step)
-
-    fit(trainer, RULES, hooks._replace(validate=validate, gradients=gradients))
-    assert set(modes) == {("val", False), ("train", True)}
+    modes = set()
+    world = World(cut=lambda name: modes.add((name, world.trainer.model.training)))
+    world.go()
+    modes = {(name, is_training) for name, is_training in modes if name in ("validate", "gradients")}
+    assert modes == {("validate", False), ("gradients", True)}
 
 
 def test_a_signal_inside_a_held_body_is_raised_after_it():

@@ -6,16 +6,16 @@ import weakref
 import pytest
 import torch
 from support.models_factory import texts, tiny_ms_xclip, tiny_two_tower
+from support.small_training import StepCalls
 from torch.multiprocessing import spawn
 from transformers import XCLIPModel
 from transformers.models.clip.modeling_clip import CLIPAttention
 
-from xclip_module.finetune.run import make_calls
 from xclip_module.interface import Batch, Embeddings, Picture
 from xclip_module.models.ms_xclip import MicrosoftXClip
 from xclip_module.run.collectives import average_gradients
 from xclip_module.run.distributed import World, share
-from xclip_module.training.grad_cache import Calls, backward, chunk_seed
+from xclip_module.training.grad_cache import backward, chunk_seed
 from xclip_module.training.objectives import LOSSES
 from xclip_module.training.optim import build_optimizer, parameter_groups, set_lr
 
@@ -85,14 +85,13 @@ def to_pixels(frames):
 
 
 def calls_of(model, **changes):
-    calls = Calls(model.encode_text, model.encode_video, model.similarity, to_pixels, lambda: None)
-    return calls._replace(**changes)
+    return StepCalls.of(model, to_pixels=to_pixels)._replace(**changes)
 
 
 def step(model, batch, *, micro, calls=None, world=ALONE, scale=lambda loss: loss, loss="multi_positive"):
     return backward(
         batch,
-        calls=calls or calls_of(model),
+        calls or calls_of(model),
         loss=loss,
         micro_batch_size=micro,
         world=world,
@@ -192,23 +191,22 @@ def test_summing_the_losses_of_micro_batches_would_be_another_gradient():
 
 @pytest.mark.parametrize(("micro", "forwards"), [(0, 1), (7, 1), (3, 2)])
 def test_one_forward_per_sample_when_nothing_is_accumulated_else_two(micro, forwards):
-    model, seen = build("xclip"), {"texts": 0, "clips": 0, "polls": 0}
+    model, seen = build("xclip"), {"texts": 0, "clips": 0, "chunks": 0}
 
     def encode_text(ids, mask):
         seen["texts"] += len(ids)
+        seen["chunks"] += 1
         return model.encode_text(ids, mask)
 
     def encode_video(frames, mask):
         seen["clips"] += len(frames)
+        seen["chunks"] += 1
         return model.encode_video(frames, mask)
 
-    def poll():
-        seen["polls"] += 1
-
-    calls = calls_of(model, encode_text=encode_text, encode_video=encode_video, poll=poll)
+    calls = calls_of(model, encode_text=encode_text, encode_video=encode_video)
     step(model, make_batch(7, 5), micro=micro, calls=calls)
     chunks = 2 if micro in (0, 7) else 5
-    assert seen == {"texts": 5 * forwards, "clips": 7 * forwards, "polls": chunks * forwards}
+    assert seen == {"texts": 5 * forwards, "clips": 7 * forwards, "chunks": chunks * forwards}
 
 
 def test_pixels_of_one_chunk_live_at_a_time():
@@ -276,7 +274,13 @@ def test_an_autocast_around_the_step_does_not_lose_the_encoders_gradients(monkey
 def test_micro_batches_are_the_whole_batch_up_to_rounding_in_every_precision(monkeypatch, family, chosen, rounding):
     monkeypatch.setattr(torch.Tensor, "float", _float)
     model, batch = build(family).float().eval(), make_batch(7, 5)
-    calls = make_calls(model, chosen, torch.device("cpu"))
+
+    def cast(encode):
+        with_autocast = torch.autocast("cpu", dtype=torch.bfloat16, enabled=chosen == "bf16")
+        return with_autocast(encode)
+
+    calls = StepCalls.of(model, to_pixels=lambda frames: frames.float() / 127.5 - 1)
+    calls = calls._replace(encode_text=cast(model.encode_text), encode_video=cast(model.encode_video))
     gradients = []
     for micro in (7, 3):
         step(model, batch, micro=micro, calls=calls)
@@ -285,16 +289,17 @@ def test_micro_batches_are_the_whole_batch_up_to_rounding_in_every_precision(mon
     assert (parts - whole).norm() < 16 * rounding * whole.norm()
 
 
-def test_a_signal_leaves_the_step_before_the_next_chunk():
-    model, polls = build("clip4clip"), []
+def test_a_signal_in_the_first_pass_leaves_no_gradient():
+    model, chunks = build("clip4clip"), []
 
-    def poll():
-        polls.append(None)
-        if len(polls) == 3:
+    def encode_text(ids, mask):
+        chunks.append(None)
+        if len(chunks) == 3:
             raise KeyboardInterrupt
+        return model.encode_text(ids, mask)
 
     with pytest.raises(KeyboardInterrupt):
-        step(model, make_batch(7, 5), micro=2, calls=calls_of(model, poll=poll))
+        step(model, make_batch(7, 5), micro=2, calls=calls_of(model, encode_text=encode_text))
     assert not taken(model)
 
 

@@ -11,13 +11,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from support.models_factory import clips, texts, tiny_two_tower
+from support.small_training import StepCalls
 
 from xclip_module.interface import Batch
 from xclip_module.models import load_checkpoint
 from xclip_module.models.official import to_official
 from xclip_module.models.parameters import freeze_, logit_scale, pretrained_names
 from xclip_module.run.distributed import World
-from xclip_module.training.grad_cache import Calls, backward
+from xclip_module.training.grad_cache import backward
 from xclip_module.training.optim import (
     BertAdam,
     bertadam_schedule,
@@ -27,6 +28,7 @@ from xclip_module.training.optim import (
     set_lr,
     warmup_cosine,
 )
+from xclip_module.training.step import StepMaker
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "clip4clip"
 # Folders of complete cases, larger than the repository carries; see golden/README.md.
@@ -115,11 +117,10 @@ def released_recipe(model, batches, *, total, lr, coefficient):
     )
     optimizer = build_optimizer("bertadam", groups)
 
-    calls = Calls(model.encode_text, model.encode_video, model.similarity, lambda frames: frames, lambda: None)
     for step, batch in enumerate(batches):
         set_lr(optimizer, bertadam_schedule(step, total, 0.1))
         options = {"loss": "infonce", "micro_batch_size": 2, "world": ALONE, "scale": lambda loss: loss, "seed": step}
-        loss = backward(batch, calls=calls, **options).loss
+        loss = backward(batch, StepCalls.of(model), **options).loss
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0).item()
         optimizer.step()
         optimizer.zero_grad()
@@ -273,12 +274,22 @@ def test_a_step_with_an_infinite_gradient_is_skipped_and_the_scale_halved(name):
     rates = {"lr": 1e-3, "pretrained_lr_scale": 0.1, "weight_decay": 0.1}
     groups = parameter_groups(model.named_parameters(), pretrained=pretrained_names(model), rule=name, **rates)
     optimizer, scaler = build_optimizer(name, groups), torch.amp.GradScaler("cpu", init_scale=1024)
-    calls, batch = bfloat16_calls(model), matched_batch(4)
+    maker = StepMaker(
+        model=model,
+        to_pixels=lambda frames: frames,
+        precision="bf16",
+        loss="multi_positive",
+        micro_batch_size=2,
+        seed=0,
+        scaler=scaler,
+        logit_scale=logit_scale(model),
+        max_logit_scale=100,
+        world=ALONE,
+    )
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
     norms = []
     for is_infinite in (True, False):
-        options = {"loss": "multi_positive", "micro_batch_size": 2, "world": ALONE, "seed": 0}
-        backward(batch, calls=calls, scale=scaler.scale, **options)
+        maker.gradients(matched_batch(4), 0)
         if is_infinite:
             model.logit_scale.grad.fill_(torch.inf)
         scaler.unscale_(optimizer)
@@ -291,19 +302,6 @@ def test_a_step_with_an_infinite_gradient_is_skipped_and_the_scale_halved(name):
         assert scaler.get_scale() == 512
     assert not math.isfinite(norms[0])
     assert 0 < norms[1] < 100
-
-
-def bfloat16_calls(model):
-    def autocast(encode):
-        def call(*arguments):
-            with torch.autocast("cpu", dtype=torch.bfloat16):
-                return encode(*arguments)
-
-        return call
-
-    return Calls(
-        autocast(model.encode_text), autocast(model.encode_video), model.similarity, lambda frames: frames, lambda: None
-    )
 
 
 def matched_batch(rows):

@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from xclip_module.datasets.retrieval.benchmarks import RetrievalSplit
 from xclip_module.errors import ConfigError, DataError
 from xclip_module.interface import Video
 from xclip_module.training.batches import pairs
@@ -20,10 +19,7 @@ def small(folder):
     for number, video in enumerate(videos):
         video.source.write_bytes(b"x" * (number + 1))
     texts = tuple(f"sentence {n}" for n in range(len(OWNERS)))
-    ids = tuple(video.id for video in videos)
-    spans = tuple(video.span for video in videos)
-    split = RetrievalSplit("made up", "train", texts, ids, OWNERS, spans, {}, (), (), ())
-    return pair_set(split, videos)
+    return pair_set(texts, OWNERS, videos)
 
 
 def large(videos=9000, each=20):
