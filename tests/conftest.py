@@ -2,14 +2,19 @@ import logging
 import os
 import signal
 
+import hypothesis
 import pytest
 import torch
+from hypothesis import HealthCheck
 
 from xclip_module.run import precision
 from xclip_module.run.launch import launch
 
 # Tests compare numbers, so they compute alike on every CPU: here, and in all processes that they start.
 os.environ[precision.ON_CPU] = "fp32"
+# An example may take as long as it takes: another machine is slower, or busy.
+hypothesis.settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis.settings.load_profile("any machine")
 
 
 def pytest_addoption(parser):
