@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from xclip_module.config import Config, keys
 from xclip_module.errors import DataError
-from xclip_module.finetune.run import load
+from xclip_module.finetune.loading import load
 from xclip_module.probe.corpus import load_probe_data
 from xclip_module.run.folder import Run
 from xclip_module.run.progress import Progress

@@ -69,7 +69,7 @@ def _command(way: str) -> list[str]:
     return [sys.executable, "-m", "xclip_module.benchmark.startup", way]
 
 
-class _Watch(PathFinder):
+class _ImportWatch(PathFinder):
     """Has the first pictures and the first encoded video told on stdout, without reading their module for it."""
 
     @classmethod
@@ -107,7 +107,7 @@ def _say(event: str) -> None:
 def _main(way: str, *arguments: str) -> None:
     for library in _LIBRARIES if way == _FIRST else ():
         importlib.import_module(library)
-    sys.meta_path.insert(0, _Watch)
+    sys.meta_path.insert(0, _ImportWatch)
     # As the program itself is started.
     sys.argv = [str(_SCRIPT), *arguments]
     runpy.run_path(str(_SCRIPT), run_name="__main__")

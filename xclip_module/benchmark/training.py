@@ -64,8 +64,8 @@ def choice_of_pairs(*, videos: int = 9000, sentences: int = 20, batch: int = 300
         expected = [_match(training, PairPlan(training, batch_size=batch, seed=0), step) for step in range(steps)]
     with measured(torch.device("cpu")) as rows[ours]:
         plan = PairPlan(training, batch_size=batch, seed=0)
-        found = [plan.positives(plan.samples(step)).positives for step in range(steps)]
-    same = sum(np.array_equal(*pair) for pair in zip(expected, found, strict=True))
+        matches = [plan.positives(plan.samples(step)).positives for step in range(steps)]
+    same = sum(np.array_equal(*pair) for pair in zip(expected, matches, strict=True))
     return "\n".join(
         [
             f"the {batch} pairs of {steps} steps of {len(owner)} pairs, and who matches whom:",

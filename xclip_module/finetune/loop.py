@@ -7,9 +7,9 @@ from typing import Any
 
 from xclip_module.finetune.facts import announce, facts_of, logged_rows
 from xclip_module.finetune.files import BEST, LAST, newest_state, publish_best, resume
+from xclip_module.finetune.loading import Loaded, Trained
 from xclip_module.finetune.log import TrainingLog
 from xclip_module.finetune.preparation import Training, choose_micro_batch, make_rules, make_step, prepare
-from xclip_module.finetune.run import Loaded, Trained
 from xclip_module.finetune.training_run import TrainingRun
 from xclip_module.run import distributed
 from xclip_module.run.folder import Run

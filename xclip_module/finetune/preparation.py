@@ -10,7 +10,7 @@ import torch
 from xclip_module.config import FinetuneConfig
 from xclip_module.features.encoding import to_pixels
 from xclip_module.finetune.clips import Clips, made_up_batch, prepare_clips, prepare_validation
-from xclip_module.finetune.run import Loaded
+from xclip_module.finetune.loading import Loaded
 from xclip_module.models import load_tokenizer
 from xclip_module.models.parameters import checkpoint_activations_, freeze_, logit_scale, pretrained_names
 from xclip_module.models.tokenizer import ClipTokenizer

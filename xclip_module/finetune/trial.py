@@ -10,8 +10,8 @@ import torch
 
 from xclip_module.errors import WeightsError
 from xclip_module.finetune.clips import forecast_frames, load_clips
+from xclip_module.finetune.loading import Loaded
 from xclip_module.finetune.preparation import Training, choose_micro_batch, make_rules, make_step, prepare
-from xclip_module.finetune.run import Loaded
 from xclip_module.interface import Video
 from xclip_module.run.folder import Run
 from xclip_module.run.timing import timed

@@ -26,7 +26,7 @@ from xclip_module.tasks.localisation.head import query_rows, source_of
 from xclip_module.tasks.localisation.judging import Judge
 from xclip_module.tasks.localisation.load import LocalisationData
 from xclip_module.tasks.localisation.scorers import HeadScorer
-from xclip_module.tasks.localisation.task import Localisation
+from xclip_module.tasks.localisation.task import LocalisationTask
 from xclip_module.tasks.localisation.windows import WindowEncoder, sampling_of
 from xclip_module.tasks.weights import UNTRAINED, Origin, build_model
 
@@ -65,7 +65,7 @@ def fit_head(config: Config, loaded: LocalisationData, run: Run) -> tuple[Task, 
     head, facts = shared
     rows = query_rows(head, loaded.corpus)
     scorer = HeadScorer(encoder, head.to(run.world.device), rows, features, Origin(probe=facts))
-    return Localisation(config), scorer
+    return LocalisationTask(config), scorer
 
 
 def probed_encoder(config: Config, run: Run) -> tuple[WindowEncoder, str]:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 # By name, so that one task is never loaded for the other, and nothing before it is needed.
 _TASKS = {
-    "localisation": ("xclip_module.tasks.localisation.task", "Localisation"),
-    "retrieval": ("xclip_module.tasks.retrieval.task", "Retrieval"),
+    "localisation": ("xclip_module.tasks.localisation.task", "LocalisationTask"),
+    "retrieval": ("xclip_module.tasks.retrieval.task", "RetrievalTask"),
 }
 
 

@@ -19,7 +19,7 @@ from xclip_module.reporting.training import kept_step
 from xclip_module.tasks.localisation.control_rows import control_rows, training_videos
 from xclip_module.tasks.localisation.judging import Judge
 from xclip_module.tasks.localisation.load import LocalisationData, available_tracks
-from xclip_module.tasks.localisation.score import Scores
+from xclip_module.tasks.localisation.score import LocalisationScores
 from xclip_module.tasks.localisation.scorers import Scorer
 
 
@@ -43,7 +43,9 @@ class JudgingRules(NamedTuple):
     seed: int
 
 
-def judge(loaded: LocalisationData, scorer: Scorer, scores: Scores, rules: JudgingRules) -> LocalisationResults:
+def judge(
+    loaded: LocalisationData, scorer: Scorer, scores: LocalisationScores, rules: JudgingRules
+) -> LocalisationResults:
     """Answers of all videos under every track, and per split the metrics with controls and intervals."""
     corpus = loaded.corpus
     judging = Judge(corpus, rules.judging, scorer.encoder.sampling.stride_seconds)
@@ -93,7 +95,7 @@ def _protocol(corpus: Corpus, scorer: Scorer, rules: JudgingRules) -> dict[str, 
 
 
 def _split(
-    judging: Judge, scores: Scores, split: str, answers: Mapping[str, Sequence[Answer]], seed: int
+    judging: Judge, scores: LocalisationScores, split: str, answers: Mapping[str, Sequence[Answer]], seed: int
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """What metrics.json holds of one split, and "<track>/<metric>" -> [B]."""
     corpus, section = judging.corpus, judging.section
@@ -183,7 +185,7 @@ def _tools(answers: Sequence[Answer], corpus: Corpus) -> dict[str, Any]:
     return {**means, **{f"tool/AP/{name}": ap for name, ap in zip(names, pooled.per_query, strict=True)}}
 
 
-def _prompt_sets(judging: Judge, scores: Scores, ids: set[str]) -> dict[str, Any]:
+def _prompt_sets(judging: Judge, scores: LocalisationScores, ids: set[str]) -> dict[str, Any]:
     """Macro row of each further prompt set, and mean and range of their headline numbers."""
     rows = {}
     for name, curves in scores.sets.items():

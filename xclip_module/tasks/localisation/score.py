@@ -23,7 +23,7 @@ from xclip_module.tasks.localisation.sentences import BACKGROUND
 log = logging.getLogger(__name__)
 
 
-class Scores(NamedTuple):
+class LocalisationScores(NamedTuple):
     """Curves in the order of the corpus, the same by further prompt set, and the videos left out with the reason.
 
     temporal: the curves of a head's temporal network.
@@ -37,7 +37,7 @@ class Scores(NamedTuple):
 
 def score(
     loaded: LocalisationData, scorer: Scorer, run: Run, *, data: DataConfig, model: ModelConfig, store: FeatureStore
-) -> Scores:
+) -> LocalisationScores:
     """Curves of all videos of the splits to be scored: stored features where there are, else one pass over the file.
 
     Every process takes its share of the videos and gets everyone's curves. Raises DataError for the first video that
@@ -62,7 +62,7 @@ def score(
     groups = {
         name: [_of_group(curve, scorer.rows, name) for curve in ordered] for name in scorer.rows if name != BACKGROUND
     }
-    return Scores(groups.pop(""), groups, skipped, temporal=groups.pop(TEMPORAL, None))
+    return LocalisationScores(groups.pop(""), groups, skipped, temporal=groups.pop(TEMPORAL, None))
 
 
 def curve_of(video: str, stored: Arrays, scorer: Scorer, device: torch.device) -> Curve:

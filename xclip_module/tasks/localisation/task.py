@@ -19,7 +19,7 @@ from xclip_module.tasks.weights import AS_CONFIGURED, UNTRAINED, Origin, announc
 
 if TYPE_CHECKING:
     from xclip_module.tasks.localisation.judge import LocalisationResults
-    from xclip_module.tasks.localisation.score import Scores
+    from xclip_module.tasks.localisation.score import LocalisationScores
     from xclip_module.tasks.localisation.scorers import Scorer
     from xclip_module.tasks.recipe import Recipe
     from xclip_module.tasks.training_data import TrainingData
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class Localisation(NamedTuple):
+class LocalisationTask(NamedTuple):
     """The task under one configuration."""
 
     config: Config
@@ -64,7 +64,7 @@ class Localisation(NamedTuple):
         config = self.config
         return settings_of(data, scorer, data=config.data, model=config.model, seed=config.run.seed)
 
-    def score(self, data: LocalisationData, scorer: Scorer, run: Run) -> Scores:
+    def score(self, data: LocalisationData, scorer: Scorer, run: Run) -> LocalisationScores:
         """Curves of all videos."""
         from xclip_module.tasks.encode import feature_store
         from xclip_module.tasks.localisation.score import score
@@ -73,14 +73,14 @@ class Localisation(NamedTuple):
         store = feature_store(config.data, root=config.run.root)
         return score(data, scorer, run, data=config.data, model=config.model, store=store)
 
-    def judge(self, data: LocalisationData, scorer: Scorer, scores: Scores) -> LocalisationResults:
+    def judge(self, data: LocalisationData, scorer: Scorer, scores: LocalisationScores) -> LocalisationResults:
         """Moments under every track, and per split the metrics with controls and intervals."""
         from xclip_module.tasks.localisation.judge import JudgingRules, judge
 
         config = self.config
         return judge(data, scorer, scores, JudgingRules(config.data, config.model, config.eval, config.run.seed))
 
-    def write(self, data: LocalisationData, scores: Scores, results: LocalisationResults, run: Run) -> None:
+    def write(self, data: LocalisationData, scores: LocalisationScores, results: LocalisationResults, run: Run) -> None:
         """All files of the run folder, and the last words on the terminal."""
         from xclip_module.tasks.localisation.write import summary_text, write
 

@@ -48,7 +48,7 @@ def training_data(config: Config, loaded: LocalisationData, model: VideoTextMode
     encoder = WindowEncoder(model, sampling, precision.choose(config.run.precision, world.device))
     tokens = tokenise(config.model, model, clips.sentences)
     sentences = read_sentences(config.model, config.eval, corpus=corpus, model=model)
-    measure = _Measure(corpus, encoder, sentences, config.eval, batch)
+    measure = _WindowMeasure(corpus, encoder, sentences, config.eval, batch)
     return TrainingData(
         set=clips,
         tokens=tokens,
@@ -71,7 +71,7 @@ def training_data(config: Config, loaded: LocalisationData, model: VideoTextMode
 
 
 @dataclasses.dataclass(frozen=True)
-class _Measure:
+class _WindowMeasure:
     """Val numbers while the weights change: frames are decoded once, encoded and scored anew each time."""
 
     corpus: Corpus

@@ -17,14 +17,20 @@ from xclip_module.run.folder import Run
 from xclip_module.tasks.localisation.judge import LocalisationResults
 from xclip_module.tasks.localisation.pictures import draw
 from xclip_module.tasks.localisation.ranking import Ranking, ranked_videos, ranking_csv, with_thumbnails
-from xclip_module.tasks.localisation.score import Scores
+from xclip_module.tasks.localisation.score import LocalisationScores
 
 # What the last words on the terminal hold of each row.
 _SHOWN = ("AUROC", "AUPRC", "prevalence", "mAP@0.5")
 
 
 def write(
-    corpus: Corpus, scores: Scores, results: LocalisationResults, run: Run, *, data: DataConfig, judging: EvalConfig
+    corpus: Corpus,
+    scores: LocalisationScores,
+    results: LocalisationResults,
+    run: Run,
+    *,
+    data: DataConfig,
+    judging: EvalConfig,
 ) -> None:
     """Writes scores.npz, moments.jsonl, metrics.json, bootstrap.npz, pictures/ with their numbers, and the reports."""
     answers = results.answers[judging.track]

@@ -40,8 +40,8 @@ def retrieval_pictures(
 def _recalls(similarity: Any, owner: np.ndarray, protocol: str) -> Callable[[Callable[[int], list[int]]], list[Recall]]:
     """A function from the choice of K [E] for so many candidates to the recalls of both directions."""
     texts, videos = np.shape(similarity)
-    found = ranks(similarity, owner, protocol=protocol)
-    of_video = len(found.videos) if protocol == BEST_CAPTION else texts
+    ranked = ranks(similarity, owner, protocol=protocol)
+    of_video = len(ranked.videos) if protocol == BEST_CAPTION else texts
 
     def recall(direction: str, places: np.ndarray, candidates: int, ks: Sequence[int]) -> Recall:
         expected = chance(owner, videos, ks=ks, protocol=protocol)
@@ -49,6 +49,6 @@ def _recalls(similarity: Any, owner: np.ndarray, protocol: str) -> Callable[[Cal
         return Recall(direction, ks, recall_at(places, ks), levels, len(places), candidates)
 
     return lambda points: [
-        recall("t2v", found.t2v, videos, points(videos)),
-        recall("v2t", found.v2t, of_video, points(of_video)),
+        recall("t2v", ranked.t2v, videos, points(videos)),
+        recall("v2t", ranked.v2t, of_video, points(of_video)),
     ]

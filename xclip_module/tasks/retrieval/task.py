@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class Retrieval(NamedTuple):
+class RetrievalTask(NamedTuple):
     """The task under one configuration."""
 
     config: Config

@@ -55,7 +55,9 @@ def training_data(
     place = FrameStorage(frame_store(section.cache, config.run.root), reading, world, data.skip_unreadable)
     side = stored_side(model.picture.size, crop_scale=section.crop_scale)
     store = feature_store(data, root=config.run.root)
-    measure = _Measure(scorer, validated, Scoring(data, store, config.eval.two_stage, config.run.seed), config.eval.v2t)
+    measure = _PairMeasure(
+        scorer, validated, Scoring(data, store, config.eval.two_stage, config.run.seed), config.eval.v2t
+    )
     return TrainingData(
         set=pairs,
         tokens=tokenise(config.model, model, pairs.sentences),
@@ -78,7 +80,7 @@ def training_data(
 
 
 @dataclasses.dataclass(frozen=True)
-class _Measure:
+class _PairMeasure:
     """Recall on a split while the weights change: frames are decoded once, encoded and scored anew each time."""
 
     scorer: PairScorer
