@@ -39,7 +39,7 @@ COMPOSITION = {"check", "benchmark"}
 # What takes seconds to import, and the only folders whose files may import it at their top.
 HEAVY = {
     "torch": {"models", "features", "training", "video", "tasks", "probe", "finetune", "benchmark", "evaluation"},
-    "torchvision": {"models", "video"},
+    "torchvision": {"models", "video", "training"},
     "transformers": {"models", "benchmark"},
     "matplotlib": {"reporting", "tasks"},
     "sklearn": {"benchmark"},

@@ -11,9 +11,19 @@ from torch import Tensor, nn
 
 from xclip_module.errors import ConfigError, WeightsError
 from xclip_module.interface import VideoTextModel
-from xclip_module.models import hub
 from xclip_module.models.damage import weights_errors
 from xclip_module.models.files import read_state, read_stored
+from xclip_module.models.hub import (
+    EXAMPLE,
+    clip_spec,
+    clip_state,
+    imagenet_picture,
+    load_strictly,
+    locate,
+    read_config,
+    read_picture,
+    refuse,
+)
 from xclip_module.models.mmaction2 import adapter_heads, mmaction2_spec
 from xclip_module.models.ms_xclip import MicrosoftXClip
 from xclip_module.models.official import (
@@ -68,7 +78,7 @@ def load_checkpoint(
     Raises WeightsError when the file is damaged, or lists missing, unexpected and mis-sized tensors as sets.
     """
     check_attention(attention)
-    path = hub.locate(str(path_or_name))
+    path = locate(str(path_or_name))
     wishes = _Wishes(family, header, max_words, max_frames, padding, pooling)
     with weights_errors(path):
         return (_from_folder if path.is_dir() else _from_file)(path, wishes, attention).eval()
@@ -93,7 +103,7 @@ def load_untrained(
     wishes = _Wishes(family, header, max_words, padding=padding, pooling=pooling)
     # Forked: the caller's random numbers go on as if no model had been drawn.
     with weights_errors(folder), torch.random.fork_rng(devices=[]):
-        config = hub.read_config(folder)
+        config = read_config(folder)
         if config.get("format") != FORMAT:
             lack, attempt = f"config.json lacks format {FORMAT}", "--model.weights=untrained:data/demo/model"
             raise WeightsError("untrained: needs one of our model folders", folder, lack, attempt)
@@ -205,23 +215,23 @@ def _with_pooling(spec: TwoTowerSpec, settings: str | None, wish: str, path: obj
 
 
 def _from_folder(folder: Path, wishes: _Wishes, attention: str) -> TwoTower | MicrosoftXClip:
-    config = hub.read_config(folder)
+    config = read_config(folder)
     if config.get("format") == FORMAT:
         spec = wishes.confirm(_spec_from_json(config.get("spec", {}), folder), folder)
         return _from_official(read_state(folder / "model.safetensors"), spec, folder, attention)
     if config.get("model_type") == "clip":
-        model = TwoTower(wishes.complete(hub.clip_spec(config, folder), folder), attention)
-        _load_open(model, hub.clip_state(folder, attention))
+        model = TwoTower(wishes.complete(clip_spec(config, folder), folder), attention)
+        _load_open(model, clip_state(folder, attention))
         return model
     if config.get("model_type") == "xclip":
         from transformers.models.x_clip.modeling_x_clip import XCLIPModel
 
         wishes.refuse_all(folder)
-        released = hub.load_strictly(XCLIPModel, folder, attention)
-        picture = hub.imagenet_picture(released.config.vision_config.image_size)
-        return MicrosoftXClip(released, hub.read_picture(folder, picture))
+        released = load_strictly(XCLIPModel, folder, attention)
+        picture = imagenet_picture(released.config.vision_config.image_size)
+        return MicrosoftXClip(released, read_picture(folder, picture))
     kinds = f"found model_type {config.get('model_type')!r} in config.json, expected clip or xclip"
-    raise WeightsError("no model of a known kind", folder, kinds, f"--model.weights={hub.EXAMPLE}")
+    raise WeightsError("no model of a known kind", folder, kinds, f"--model.weights={EXAMPLE}")
 
 
 def _from_official(
@@ -234,7 +244,7 @@ def _from_official(
         log.info("%s: not read, as in the released code: {%s}", path, ", ".join(sorted(unused)))
     # Plain CLIP has no header and no head: what it leaves open is initialised, everything else must be there.
     open_names = {name for name in expected if is_plain and not name.startswith("clip.")}
-    hub.refuse(
+    refuse(
         path,
         missing=set(expected) - set(state) - open_names,
         unexpected=set(state) - set(expected) - unused,
