@@ -16,7 +16,7 @@ from xclip_module.evaluation.summary import Summary, summarise
 from xclip_module.interface import Answer, Corpus, Curve, Query, Question, Segment, Video
 from xclip_module.moments.answers import answer, describe
 from xclip_module.moments.tracks import SIMILARITY, TEMPORAL
-from xclip_module.reporting.training import kept_step
+from xclip_module.reporting.training_facts import kept_step
 from xclip_module.tasks.localisation.score import Scored, Setup, available_tracks, scored_splits
 
 PRIOR = "time prior"

@@ -17,13 +17,13 @@ from xclip_module.evaluation import retrieval
 from xclip_module.evaluation.retrieval_dump import ranks_csv, similarity_archive
 from xclip_module.evaluation.retrieval_scoring import check_two_stage
 from xclip_module.interface import VideoTextModel
-from xclip_module.reporting.retrieval.page import Found, Hit, retrieval_html, retrieval_markdown
-from xclip_module.reporting.training import kept_step
+from xclip_module.reporting.retrieval.page import Hit, TopVideo, retrieval_html, retrieval_markdown
+from xclip_module.reporting.training_facts import kept_step
+from xclip_module.reporting.training_picture import training_picture
 from xclip_module.run import precision
 from xclip_module.run.distributed import World
 from xclip_module.run.launch import Run
 from xclip_module.tasks.localisation import score as assemble
-from xclip_module.tasks.localisation.pictures import training_picture
 from xclip_module.tasks.retrieval import score as retrieving
 from xclip_module.tasks.retrieval.pictures import retrieval_pictures
 from xclip_module.tasks.retrieval.score import Gallery, Matrix
@@ -54,7 +54,7 @@ def search(
 ) -> dict[str, Any]:
     """Scores every configured split of a benchmark and writes all results; returns metrics.json.
 
-    training: how the weights were trained, see `reporting.training`.  settings: what the environment report adds of it.
+    training: how the weights were trained, see `training_facts`.  settings: what the environment report adds of it.
     """
     galleries = {split: retrieving.load_gallery(config, split) for split in scored_splits(config)}
     model = assemble.build_model(config, run.world)
@@ -226,7 +226,7 @@ def _hits(result: Result, *, timeout_seconds: float) -> dict[str, list[Hit]]:
     def hit(row: int) -> Hit:
         own = int(split.text_to_video[row])
         found = [
-            Found(split.videos[video], float(score), video == own, small[video])
+            TopVideo(split.videos[video], float(score), video == own, small[video])
             for video, score in zip(top.videos[row].tolist(), top.scores[row], strict=True)
         ]
         return Hit(split.texts[row], split.videos[own], int(places[row]) + 1, found)
