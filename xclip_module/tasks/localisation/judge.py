@@ -68,8 +68,8 @@ def conclude(
     """Answers of all videos under every track, and per split the metrics with controls and intervals.
 
     title: of the report, before the data set's name; empty = what scored.  training, probe: how the scored weights, or
-    the head, were trained, for metrics.json and the report; their keys are listed in `reporting.training` and
-    `reporting.probing`.
+    the head, were trained, for metrics.json and the report; their keys are listed in `reporting.training_facts`
+    and `reporting.probe_facts`.
     """
     corpus, stride = setup.corpus, setup.sampling.stride_seconds
     judge = _Judge(corpus, config.eval, stride, None)
