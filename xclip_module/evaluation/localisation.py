@@ -57,11 +57,7 @@ def localise_pairs(pairs: Sequence[Pair]) -> Localisation:
     by_query: dict[str, list[Pair]] = {}
     for pair in pairs:
         by_query.setdefault(pair.query, []).append(pair)
-    queries = {
-        name: judge(query_pairs, index_of)
-        for name, query_pairs in by_query.items()
-        if any(pair.truth for pair in query_pairs)
-    }
+    queries = {name: judge(asked, index_of) for name, asked in by_query.items() if any(pair.truth for pair in asked)}
     results = [
         (pair.query, index_of[pair.video], judge_pair(pair.predictions, pair.truth)) for pair in pairs if pair.truth
     ]
@@ -134,13 +130,13 @@ def _counts(by_query: Mapping[str, Sequence[Pair]], pairs: Sequence[Pair]) -> di
     predictions = sum(len(pair.predictions) for pair in pairs)
     tied = 0
     # Per query: only the predictions of one query are ever ranked against each other.
-    for query_pairs in by_query.values():
-        scores = [moment.score for pair in query_pairs for moment in pair.predictions]
+    for asked in by_query.values():
+        scores = [moment.score for pair in asked for moment in pair.predictions]
         _, repeats = np.unique(scores, return_counts=True)
         tied += int(repeats[repeats > 1].sum())
     return {
         "queries": len(by_query),
-        "queries_with_truth": sum(any(pair.truth for pair in query_pairs) for query_pairs in by_query.values()),
+        "queries_with_truth": sum(any(pair.truth for pair in asked) for asked in by_query.values()),
         "videos": len({pair.video for pair in pairs}),
         "pairs_with_truth": len(pairs) - len(absent),
         "pairs_absent": len(absent),

@@ -55,19 +55,17 @@ def summarise(
     answers: [V], their `ranking` rows in the order of `queries`.  weights: [B, V] draws of a bootstrap.
     """
     frames = _frames(answers, truth, queries)
-    localisation = localise_pairs(_pairs(answers, truth, queries))
-    rows = {name: _query_row(row, name, answers, truth, frames, localisation) for row, name in enumerate(queries)}
-    macro = {**_frame_means(frames), **_pooled_means(rows), **_named(metrics(localisation))}
+    judged = localise_pairs(_pairs(answers, truth, queries))
+    rows = {name: _query_row(row, name, answers, truth, frames, judged) for row, name in enumerate(queries)}
+    macro = {**_frame_means(frames), **_pooled_means(rows), **_named(metrics(judged))}
     macro["presence_AUROC_samples"] = _presence(answers, truth, queries)
     replicates = {}
     if weights is not None:
         # A localisation has its own order of the videos, and only those with a pair.
         index_of = {answer.video: index for index, answer in enumerate(answers)}
-        drawn = weights[:, [index_of[video] for video in localisation.videos]]
-        replicates = {**_frame_replicates(frames, weights), **_named(statistics(localisation, drawn))}
-    videos = {
-        answer.video: _video_row(index, answer.video, frames, localisation) for index, answer in enumerate(answers)
-    }
+        drawn = weights[:, [index_of[video] for video in judged.videos]]
+        replicates = {**_frame_replicates(frames, weights), **_named(statistics(judged, drawn))}
+    videos = {answer.video: _video_row(index, answer.video, frames, judged) for index, answer in enumerate(answers)}
     return Summary(macro, rows, videos, replicates)
 
 
@@ -122,12 +120,7 @@ def _frame_replicates(frames: Sequence[_PairFrames], weights: np.ndarray) -> dic
 
 
 def _query_row(
-    row: int,
-    name: str,
-    answers: Sequence[Answer],
-    truth: Truth,
-    frames: Sequence[_PairFrames],
-    localisation: Localisation,
+    row: int, name: str, answers: Sequence[Answer], truth: Truth, frames: Sequence[_PairFrames], judged: Localisation
 ) -> dict[str, Any]:
     annotated = [answer for answer in answers if name in truth.get(answer.video, {})]
     labels = [labels_at(answer.times, truth[answer.video][name]) for answer in annotated]
@@ -137,7 +130,7 @@ def _query_row(
         "AUROC_pooled": pooled.auroc if pooled else None,
         "AUPRC_pooled": pooled.auprc if pooled else None,
         "prevalence_pooled": pooled.prevalence if pooled else None,
-        **_named(of_query(localisation, name)),
+        **_named(of_query(judged, name)),
         "absent": sum(not truth[answer.video][name] for answer in annotated),
     }
 
@@ -154,8 +147,8 @@ def _presence(answers: Sequence[Answer], truth: Truth, queries: Sequence[str]) -
     return ranked.auroc if ranked else None
 
 
-def _video_row(index: int, video: str, frames: Sequence[_PairFrames], localisation: Localisation) -> dict[str, Any]:
-    results = [result for _, row, result in localisation.results if localisation.videos[row] == video]
+def _video_row(index: int, video: str, frames: Sequence[_PairFrames], judged: Localisation) -> dict[str, Any]:
+    results = [result for _, row, result in judged.results if judged.videos[row] == video]
     return {
         **_frame_means([pair for pair in frames if pair.video == index]),
         "R1@0.5": _mean([float(result.top1 >= 0.5) for result in results]),

@@ -3,6 +3,7 @@
 Q queries, M samples of a curve.
 """
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,20 +15,8 @@ from xclip_module.moments.procedure_order import decode_order, first_in_order
 from xclip_module.moments.proposals import Search, find_moments
 from xclip_module.moments.tracks import PROCEDURE, SIMILARITY, Curves, make_curves
 
-# The keys of the section that shape moments.
-_PARAMETERS = (
-    "smooth_seconds",
-    "query_norm",
-    "softmax_temperature",
-    "generator",
-    "levels",
-    "refine_seconds",
-    "nms_tiou",
-    "tool_smooth_seconds",
-    "tool_gap_seconds",
-    "tool_hysteresis",
-    "moments_per_query",
-)
+# The keys of the section that shape no moment.
+_OTHER_KEYS = {"track", "show_moments", "background", "prompt_sets", "two_stage", "v2t", "bootstrap"}
 
 
 def answer(
@@ -97,7 +86,8 @@ def describe(section: EvalConfig, stride: float, kinds: Sequence[str]) -> str:
 def _origin(section: EvalConfig) -> str:
     """Where the parameters were tuned: what differs from the defaults is the user's responsibility."""
     default = EvalConfig()
-    changed = [name for name in _PARAMETERS if getattr(section, name) != getattr(default, name)]
+    keys = [key.name for key in dataclasses.fields(section) if key.name not in _OTHER_KEYS]
+    changed = [key for key in keys if getattr(section, key) != getattr(default, key)]
     origin = "defaults, chosen on simulated curves over the phase times of Cholec80 videos 1-40"
     return f"set by the user: {', '.join(changed)}; the rest {origin}" if changed else origin
 

@@ -31,7 +31,7 @@ class Origin(NamedTuple):
     """Where a scorer comes from, for the results.
 
     training, probe: how the weights, or the head, were trained; None = they were not. Their keys are listed in
-    `reporting.training` and `reporting.probing`.  settings: what the environment report adds.
+    `reporting.training_facts` and `reporting.probe_facts`.  settings: what the environment report adds.
     """
 
     training: dict[str, Any] | None = None

@@ -13,8 +13,8 @@ from support.barcode import read_number, truncate, write_video
 from support.made_run import EVIL, Made, corpus, section
 
 from xclip_module.interface import Answer, FrameFolder, Moment, Video
+from xclip_module.reporting.chart import Chart
 from xclip_module.reporting.page import MOST_CARDS, Pictures, RankedVideo, html_report
-from xclip_module.reporting.picture import Picture
 from xclip_module.run.distributed import World
 from xclip_module.run.folder import Run
 from xclip_module.tasks.localisation import write as outputs
@@ -120,7 +120,7 @@ def test_the_page_shows_the_videos_in_order(own):
     answers, known = own
     rows = [RankedVideo(f"v{place}{EVIL}", 9.0 - place, 60.0 + place, 65.0, b"") for place in range(30)]
     ranked = {"a hook": ranked_videos(answers, known)["a hook"], f"a bag {EVIL}": rows}
-    drawn = Pictures([], {}, {f"video{number}": Picture("ribbon", "title", b"<svg/>", {}) for number in range(31)})
+    drawn = Pictures([], {}, {f"video{number}": Chart("ribbon", "title", b"<svg/>", {}) for number in range(31)})
     bare = {"title": "t", "untrained": False, "protocol": {}, "skipped": {}, "splits": {}}
     parts = {"texts": {}, "pictures": drawn, "best": {}, "environment": "", "replicates": {}}
     part = section(html_report(bare, ranked=ranked, **parts), "ranked")

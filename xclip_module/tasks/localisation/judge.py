@@ -15,7 +15,7 @@ from xclip_module.evaluation.summary import Summary
 from xclip_module.interface import Answer, Corpus
 from xclip_module.moments.answers import describe
 from xclip_module.moments.tracks import SIMILARITY, TEMPORAL
-from xclip_module.reporting.training import kept_step
+from xclip_module.reporting.training_facts import kept_step
 from xclip_module.tasks.localisation.control_rows import control_rows, training_videos
 from xclip_module.tasks.localisation.judging import Judge
 from xclip_module.tasks.localisation.load import LocalisationData, available_tracks

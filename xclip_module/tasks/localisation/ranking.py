@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from xclip_module.interface import Answer, Corpus, Moment
+from xclip_module.reporting.chart import csv_text
 from xclip_module.reporting.page import MOST_CARDS, RankedVideo
-from xclip_module.reporting.picture import csv_text
 from xclip_module.video.thumbnails import thumbnails
 
 # Sentence -> videos, best first.

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from xclip_module.config import EvalConfig
 from xclip_module.evaluation import retrieval
-from xclip_module.reporting.training import kept_step
+from xclip_module.reporting.training_facts import kept_step
 from xclip_module.tasks.retrieval.score import PairScorer, SplitScores
 
 

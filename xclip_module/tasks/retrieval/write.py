@@ -13,9 +13,9 @@ import numpy as np
 from xclip_module.errors import DataError
 from xclip_module.evaluation import retrieval
 from xclip_module.evaluation.retrieval_dump import ranks_csv, similarity_archive
-from xclip_module.reporting.retrieval.page import Found, Hit, retrieval_html, retrieval_markdown
+from xclip_module.reporting.retrieval.page import Hit, TopVideo, retrieval_html, retrieval_markdown
+from xclip_module.reporting.training_picture import training_picture
 from xclip_module.run.folder import Run
-from xclip_module.tasks.localisation.pictures import training_picture
 from xclip_module.tasks.retrieval.judge import RetrievalResults
 from xclip_module.tasks.retrieval.pictures import retrieval_pictures
 from xclip_module.tasks.retrieval.score import SplitScores
@@ -104,7 +104,7 @@ def _hits(scores: SplitScores, *, timeout_seconds: float) -> dict[str, list[Hit]
     def hit(row: int) -> Hit:
         owner = int(split.text_to_video[row])
         answers = [
-            Found(split.videos[video], float(score), video == owner, small[video])
+            TopVideo(split.videos[video], float(score), video == owner, small[video])
             for video, score in zip(top.videos[row].tolist(), top.scores[row], strict=True)
         ]
         return Hit(split.texts[row], split.videos[owner], int(ranks[row]) + 1, answers)

@@ -8,7 +8,7 @@ import numpy as np
 from xclip_module.reporting import tables, verdicts
 from xclip_module.reporting.differences import Difference, independent
 from xclip_module.reporting.tables import Cell, Column, Row, Table
-from xclip_module.reporting.training import METRICS, is_best
+from xclip_module.reporting.training_facts import METRICS, is_best
 
 _KEYS = ("AUROC", "AUPRC", "R1@0.5", "mIoU", "det_mAP@0.5", "pair_mAP@0.5")
 _COLUMNS = (*METRICS[:2], Column("lift", "chance 1", "lift", "ratio"), *METRICS[2:])
@@ -25,12 +25,12 @@ def gap_table(metrics: Mapping[str, Any], replicates: Mapping[str, np.ndarray]) 
     heads = {column.key: column.head.removesuffix(" %") for column in tables.HEADLINE}
     rows = []
     for key in _KEYS:
-        found = []
+        cells = []
         for track in tracks:
             val, test = _both(metrics, track, key)
             gap = split_gap(metrics, replicates, track, key)
-            found += [Cell(tables.number(val)), Cell(tables.number(test)), _gap_cell(gap)]
-        rows.append(Row(heads[key], "", found))
+            cells += [Cell(tables.number(val)), Cell(tables.number(test)), _gap_cell(gap)]
+        rows.append(Row(heads[key], "", cells))
     caption = "gap = test − val in percent points with its 95 % interval; * = the interval excludes 0"
     return Table(caption, "metric", columns, rows)
 
@@ -63,12 +63,12 @@ def trained_gap_table(metrics: Mapping[str, Any], replicates: Mapping[str, np.nd
     for name in ("val", "test"):
         note = f"{metrics['splits'][name]['videos']} videos"
         rows.append(Row(name, note, tables.cells(values[name], _COLUMNS)))
-    found = []
+    gaps = []
     for column in _COLUMNS:
         gap = split_gap(metrics, replicates, metrics["track"], column.key)
         lift = values[GAP][column.key]
-        found.append(_gap_cell(gap) if column.kind == "percent" else Cell(_signed_ratio(lift)))
-    rows.append(Row(GAP, "percent points; * = the 95 % interval excludes 0", found, "track"))
+        gaps.append(_gap_cell(gap) if column.kind == "percent" else Cell(_signed_ratio(lift)))
+    rows.append(Row(GAP, "percent points; * = the 95 % interval excludes 0", gaps, "track"))
     return Table(f"Val → test, {metrics['track']}, the track of this run's answers", "split", _COLUMNS, rows)
 
 
@@ -76,12 +76,12 @@ def trained_gap(metrics: Mapping[str, Any]) -> dict[str, dict[str, float | None]
     """ "val", "test" and "test − val" -> metric -> fraction; empty without training or without both splits."""
     if not metrics.get("training") or not has_both(metrics):
         return {}
-    found: dict[str, dict[str, float | None]] = {"val": {}, "test": {}, GAP: {}}
+    rows: dict[str, dict[str, float | None]] = {"val": {}, "test": {}, GAP: {}}
     for column in _COLUMNS:
         val, test = _both(metrics, metrics["track"], column.key)
-        found["val"][column.key], found["test"][column.key] = val, test
-        found[GAP][column.key] = None if val is None or test is None else test - val
-    return found
+        rows["val"][column.key], rows["test"][column.key] = val, test
+        rows[GAP][column.key] = None if val is None or test is None else test - val
+    return rows
 
 
 def what_val_chose(training: Mapping[str, Any]) -> str:

@@ -8,16 +8,16 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pytest
 import torch
-from support.made_run import EVIL, Made, Rows, compare, copy_of, corpus, curves, percent, section
+from support.made_run import EVIL, Rows, compare, copy_of, corpus, curves, percent, section
 
-from xclip_module.reporting.gap import trained_gap
+from xclip_module.reporting.markdown import markdown_report
 from xclip_module.reporting.page import Pictures, html_report
-from xclip_module.reporting.report import markdown_report
-from xclip_module.reporting.training import running_mean
+from xclip_module.reporting.split_gap import trained_gap
+from xclip_module.reporting.training_facts import running_mean
+from xclip_module.reporting.training_picture import training_picture
 from xclip_module.run.distributed import World
 from xclip_module.run.folder import Run
 from xclip_module.tasks.localisation import judge as outcome
-from xclip_module.tasks.localisation import pictures
 from xclip_module.tasks.localisation import write as outputs
 from xclip_module.tasks.localisation.score import Scored
 
@@ -59,7 +59,7 @@ class Report:
     def __init__(self, made, found, splits=("val", "test")):
         kept = {name: result for name, result in made.metrics["splits"].items() if name in splits}
         self.metrics = {**made.metrics, "splits": kept, "training": found}
-        drawn = pictures.training_picture(self.metrics)
+        drawn = training_picture(self.metrics)
         self.picture = {"training.svg": drawn.svg.decode(), **drawn.csv}
         self.page = html_report(
             self.metrics,
@@ -70,11 +70,6 @@ class Report:
             replicates=made.found.replicates,
         )
         self.text = markdown_report(self.metrics, answers="", environment="", pictures=["pictures/training.svg"])
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    return Made(tmp_path_factory.mktemp("made") / "zero")
 
 
 @pytest.fixture(scope="module")
@@ -281,7 +276,7 @@ def test_a_long_run_stays_readable(made):
 
 def test_a_run_that_logged_no_step_has_no_picture():
     metrics = {"training": training(curve=[], steps=0, best_step=0), "splits": {}}
-    assert pictures.training_picture(metrics) is None
+    assert training_picture(metrics) is None
 
 
 @pytest.mark.parametrize(("length", "window"), [(1, 1), (1, 5), (7, 3), (40, 9)])
@@ -299,7 +294,7 @@ def test_a_trained_run_beside_an_untrained_one(made, tmp_path):
     def trained(name, **changes):
         return copy_of(made, tmp_path / name, change=lambda metrics: metrics.update(training=training(**changes)))
 
-    first, second = trained("first"), trained("second", loss="infonce")
+    first, second = trained("second"), trained("third", loss="infonce")
     assert compare(made.folder, first, second, output=tmp_path) == 0
     page = (tmp_path / "comparison.html").read_text()
     assert Rows(page).starting("training: loss") == [["–", "multi_positive", "infonce"]]

@@ -1,15 +1,17 @@
-"""A picture with the numbers behind it, as files that are the same whenever the numbers are."""
+"""A drawing with the numbers behind it, as files that are the same whenever the numbers are."""
+
+from __future__ import annotations
 
 import csv
 import io
 import textwrap
 import warnings
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import matplotlib
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
+if TYPE_CHECKING:
+    # The texts below are asked for by tables too, which draw nothing.
+    from matplotlib.figure import Figure
 
 # Text stays text (sharp, selectable, small), ids come from the content, and neither date nor version is written:
 # two runs with equal numbers leave equal files.
@@ -17,7 +19,7 @@ _SVG: Any = {"svg.fonttype": "none", "svg.hashsalt": "xclip", "svg.image_inline"
 _NO_METADATA = dict.fromkeys(("Date", "Creator", "Format", "Type"))
 
 
-class Picture(NamedTuple):
+class Chart(NamedTuple):
     """name: of its file, without suffix.  title: what it shows, for those who see it not.  csv: file name -> text."""
 
     name: str
@@ -26,8 +28,19 @@ class Picture(NamedTuple):
     csv: dict[str, str]
 
 
+def chart_of(name: str, title: str, figure: Figure, tables: Mapping[str, str]) -> Chart:
+    """The figure with its numbers; tables: what stands between name and ".csv" -> text.
+
+    A name with folders, as of one's own recordings, keeps them: two never become one.
+    """
+    return Chart(name, title, svg_bytes(figure), {f"{name}{suffix}.csv": text for suffix, text in tables.items()})
+
+
 def svg_bytes(figure: Figure) -> bytes:
     """The figure as an SVG document without date, version or random ids."""
+    import matplotlib
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
     with matplotlib.rc_context(_SVG), warnings.catch_warnings():
         # The reader's fonts draw the text, ours only measure it.
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
@@ -71,6 +84,6 @@ def label_lines(text: str, width: int, *, lines: int = 2) -> str:
     printable = "".join(letter for letter in " ".join(text.split()) if letter.isprintable())  # XML forbids the others
     parts = textwrap.wrap(printable, width) or [""]
     if len(parts) > lines:
-        kept = " ".join(parts[lines - 1 :])
-        parts = [*parts[: lines - 1], kept[: width - 1] + "…"]
+        rest = " ".join(parts[lines - 1 :])
+        parts = [*parts[: lines - 1], rest[: width - 1] + "…"]
     return "\n".join(parts).replace("$", r"\$")

@@ -8,11 +8,10 @@ import pytest
 import torch
 from support.made_run import EVIL, Made, Rows, corpus, section
 
-from xclip_module.reporting import probing as probing
-from xclip_module.reporting import tables
+from xclip_module.reporting import probe_facts, tables
+from xclip_module.reporting.markdown import markdown_report
 from xclip_module.reporting.page import Pictures, html_report
 from xclip_module.reporting.probe_pictures import probe_pictures
-from xclip_module.reporting.report import markdown_report
 from xclip_module.run.distributed import World
 from xclip_module.run.folder import Run
 from xclip_module.tasks.localisation import write as outputs
@@ -164,7 +163,7 @@ def test_the_reader_is_told_what_chose_lambda_and_that_val_is_optimistic(probed)
         assert words in found
         assert "trained on 4400 windows of 4 videos." in found
         assert "the heads were trained again" not in found
-    again = " ".join(probing.in_words(probe(refit="train+val")))
+    again = " ".join(probe_facts.in_words(probe(refit="train+val")))
     assert "optimistic; with it the heads were trained again on train+val." in again
 
 
@@ -188,25 +187,25 @@ def test_a_lambda_at_an_end_of_what_was_tried_is_a_warning(strength, said):
         "may do better."
         for end in ([said] if said else [])
     ]
-    assert probing.cautions(probe(heads=heads)) == expected
+    assert probe_facts.cautions(probe(heads=heads)) == expected
 
 
 def test_a_warning_stands_out_in_both_reports(made):
     found = probe(heads=[phase_head(**{"lambda": 100.0})], temporal=None, few_shot=None)
-    report, (line,) = Report(made, found), probing.cautions(found)
+    report, (line,) = Report(made, found), probe_facts.cautions(found)
     assert f'<p class="warn">{line}</p>' in report.part
     assert f"**{line}**" in report.text
 
 
 def test_one_lambda_or_no_choice_is_no_end_of_a_range():
     alone = head("phase", 1.0, [swept(1.0, 0.5, 0.5)], [])
-    assert probing.cautions(probe(heads=[alone])) == []
+    assert probe_facts.cautions(probe(heads=[alone])) == []
     unchosen = phase_head(**{"lambda": 1.0, "best": None})
-    assert probing.cautions(probe(heads=[unchosen], chosen_on="nothing: no val video")) == []
+    assert probe_facts.cautions(probe(heads=[unchosen], chosen_on="nothing: no val video")) == []
 
 
 def test_the_sweep_is_a_row_per_lambda_ascending_and_the_chosen_one_marked(probed):
-    table = probing.sweep_table(probe())
+    table = probe_facts.sweep_table(probe())
     assert [row.label for row in table.rows] == ["1", "10", "31.62", "100"]
     rows = Rows(probed.part)
     assert rows.starting("1") == [["90.0", "50.0", "100", "", "", ""]]

@@ -7,11 +7,11 @@ and chance (t2v/R@1 … v2t/MnR) and two_stage (keep, sampled_texts, recall@1, r
 from collections.abc import Mapping
 from typing import Any
 
-from xclip_module.reporting import tables, training
+from xclip_module.reporting import tables, training_facts
 from xclip_module.reporting.retrieval.published import MARK, Published, published, tested_on
 from xclip_module.reporting.tables import Row, Table
 
-_COLUMNS = tuple(column._replace(note="", key=column.key[4:]) for column in training.RETRIEVAL[:5])
+_COLUMNS = tuple(column._replace(note="", key=column.key[4:]) for column in training_facts.RETRIEVAL[:5])
 _DIRECTIONS = {"t2v": "text → video", "v2t": "video → text"}
 _SIDES = "t2v: text → video; v2t: video → text"
 _CAPTION = (
@@ -29,8 +29,8 @@ def headline(result: Mapping[str, Any], v2t: str) -> Table:
     }
     rows = []
     for key, name in _DIRECTIONS.items():
-        own, expected = (_of(result[kind], key) for kind in ("metrics", "chance"))
-        rows.append(Row(name, notes[key], tables.cells(own, _COLUMNS), "track"))
+        reached, expected = (_of(result[kind], key) for kind in ("metrics", "chance"))
+        rows.append(Row(name, notes[key], tables.cells(reached, _COLUMNS), "track"))
         rows.append(Row(f"chance, {name}", "random scores", tables.cells(expected, _COLUMNS), "control"))
     return Table(_CAPTION, "direction", _COLUMNS, rows)
 
@@ -67,14 +67,14 @@ def of_100_texts(result: Mapping[str, Any]) -> str:
 
 def two_stage_words(result: Mapping[str, Any]) -> str:
     """What a cheap first search loses; "" where it was not measured."""
-    found = result.get("two_stage")
-    if not found:
+    facts = result.get("two_stage")
+    if not facts:
         return ""
-    one, ten, v2t = (tables.number(found.get(key)) for key in ("recall@1", "recall@10", "v2t recall@1"))
+    first, ten, v2t = (tables.number(facts.get(key)) for key in ("recall@1", "recall@10", "v2t recall@1"))
     return (
-        f"Search in two stages: a cheap score keeps {found['keep']} candidates, the exact one orders these. On "
-        f"{found['sampled_texts']} texts they held {one} % of the first answers of the exact search and {ten} % of its "
-        f"first ten; from video to text {v2t} % of the first answers. A rank can come out better than in the exact "
+        f"Search in two stages: a cheap score keeps {facts['keep']} candidates, the exact one orders these. On "
+        f"{facts['sampled_texts']} texts they held {first} % of the first answers of the exact search and {ten} % of "
+        f"its first ten; from video to text {v2t} % of the first answers. A rank can come out better than in the exact "
         "search, too, where what would come before was left out."
     )
 
@@ -84,12 +84,12 @@ def published_table(metrics: Mapping[str, Any]) -> Table | None:
     rows, split = published(metrics["benchmark"]), tested_on(metrics["benchmark"])
     if not rows or split not in metrics["splits"]:
         return None
-    own = metrics["splits"][split]
-    columns = [column for column in training.RETRIEVAL if any(column.key in row.values for row in rows)]
+    ours = metrics["splits"][split]
+    columns = [column for column in training_facts.RETRIEVAL if any(column.key in row.values for row in rows)]
     note = metrics["protocol"].get("weights", "")
-    if is_partial(own):
-        note += f"; over {size(own)}"
-    body = [Row(f"this run, {split}", str(note), tables.cells(own["metrics"], columns), "track")]
+    if is_partial(ours):
+        note += f"; over {size(ours)}"
+    body = [Row(f"this run, {split}", str(note), tables.cells(ours["metrics"], columns), "track")]
     body += [
         Row(f"{row.method}, {row.backbone}", _published_note(row), tables.cells(row.values, columns)) for row in rows
     ]
@@ -105,41 +105,44 @@ def sources(metrics: Mapping[str, Any]) -> list[str]:
     return [f"{', '.join(dict.fromkeys(names))}: {source}" for source, names in methods.items()]
 
 
-def last_and_best(found: Mapping[str, Any]) -> Table | None:
+def last_and_best(training: Mapping[str, Any]) -> Table | None:
     """The validations of the last and of the best step, whichever of them was kept; None without any.
 
-    found: metrics.json's "training".
+    training: as in metrics.json.
     """
-    rows, kept, monitor = found["validations"], training.kept_step(found), found["monitor"]
+    rows, kept, monitor = training["validations"], training_facts.kept_step(training), training["monitor"]
     if not rows:
         return None
-    split = training.validated_on(found)
-    known = [row for row in rows if row.get(monitor) is not None]
-    best = max(known, key=lambda row: (row["step"] == kept and training.is_best(found), row[monitor]), default=None)
+    split = training_facts.validated_on(training)
+    measured = [row for row in rows if row.get(monitor) is not None]
+    # Where a validation chose, the best step is the one that it chose.
+    best = max(
+        measured, key=lambda row: (row["step"] == kept and training_facts.is_best(training), row[monitor]), default=None
+    )
     named = [("last", rows[-1]), *([("best", best)] if best else [])]
     if best is rows[-1]:
         named = [("last and best", best)]
-    columns, body = training.columns(found), []
+    columns, body = training_facts.columns(training), []
     for name, row in named:
         picked = f"by {split} {monitor}" if "best" in name else ""
-        notes = [picked, training.note_of(row["step"], kept)]
+        notes = [picked, training_facts.note_of(row["step"], kept)]
         label = f"{name}, step {row['step']}"
         cells = tables.cells(row, columns)
         body.append(Row(label, ", ".join(filter(None, notes)), cells, "track" * (row["step"] == kept)))
-    caption = f"Last and best step, validated on {found.get('validated_on', 'val')}. {_SIDES}"
+    caption = f"Last and best step, validated on {training.get('validated_on', 'val')}. {_SIDES}"
     return Table(caption, "step", columns, body)
 
 
 def choice_words(metrics: Mapping[str, Any]) -> tuple[str, bool]:
     """What the numbers are worth after the choice of the weights, and whether that is a warning."""
-    found = metrics["training"]
-    split, reported = training.validated_on(found), list(metrics["splits"])
-    if not training.is_best(found):
+    training = metrics["training"]
+    split, reported = training_facts.validated_on(training), list(metrics["splits"])
+    if not training_facts.is_best(training):
         words = "No split chose the weights: those of the last step are reported."
         picked = f" The best step beside it was picked on {split}, the very split that is reported: it is optimistic."
-        return words + picked * (split in reported and bool(found["validations"])), False
+        return words + picked * (split in reported and bool(training["validations"])), False
     others = [name for name in reported if name != split]
-    if not others and training.kept_step(found) == found["steps"]:
+    if not others and training_facts.kept_step(training) == training["steps"]:
         return (
             f"The best step was picked on {split}, the very split that is reported here, but it is the last one.",
             False,

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from xclip_module.reporting import tables
-from xclip_module.reporting.picture import clock
+from xclip_module.reporting.chart import clock
 from xclip_module.reporting.tables import Column, Row, Table
 
 # The file name of the picture, without suffix.
@@ -33,7 +33,9 @@ _AT = (("R@1 %", "percent"), ("R@5 %", "percent"), ("R@10 %", "percent"), ("MdR"
 RETRIEVAL = tuple(
     Column(head, side, f"{side}/{head.removesuffix(' %')}", kind) for side in ("t2v", "v2t") for head, kind in _AT
 )
+# What is no fact but drawn, or a table of its own.
 _SERIES = ("curve", "validations")
+# Rows of the table of validations.
 _SHOWN = 12
 
 
@@ -73,13 +75,13 @@ def facts(training: Mapping[str, Any]) -> dict[str, str]:
     >>> facts({"batch_size": 64, "seconds": 812.4, "lr": 1e-4, "cached": True, "note": None, "curve": []})
     {'batch size': '64', 'time': '812 s (13:32 mm:ss)', 'lr': '0.0001', 'cached': 'yes', 'note': '–'}
     """
-    found = {}
+    texts = {}
     for key, value in training.items():
         if key == "seconds" and value is not None:
-            found["time"] = f"{value:.0f} s ({clock(value)} mm:ss)"
+            texts["time"] = f"{value:.0f} s ({clock(value)} mm:ss)"
         elif key not in _SERIES:
-            found[key.replace("_", " ")] = _text(value)
-    return found
+            texts[key.replace("_", " ")] = _text(value)
+    return texts
 
 
 def in_words(training: Mapping[str, Any]) -> str:
@@ -105,7 +107,7 @@ def validations(training: Mapping[str, Any]) -> Table | None:
     rows, kept = training["validations"], kept_step(training)
     if not rows:
         return None
-    known = [
+    shown_columns = [
         column._replace(note=f"{column.note}, chose the step")
         if is_best(training) and column.key == training["monitor"]
         else column
@@ -119,12 +121,12 @@ def validations(training: Mapping[str, Any]) -> Table | None:
         Row(
             f"step {row['step']}",
             note_of(row["step"], kept),
-            tables.cells(row, known),
+            tables.cells(row, shown_columns),
             "track" * (row["step"] == kept),
         )
         for row in shown
     ]
-    return Table(caption, "validation", known, body)
+    return Table(caption, "validation", shown_columns, body)
 
 
 def chosen_rows(rows: Sequence[Mapping[str, Any]], kept: int, *, most: int = _SHOWN) -> list[Mapping[str, Any]]:
@@ -133,8 +135,8 @@ def chosen_rows(rows: Sequence[Mapping[str, Any]], kept: int, *, most: int = _SH
     >>> [row["step"] for row in chosen_rows([{"step": step} for step in range(101)], 33, most=5)]
     [0, 25, 33, 50, 75, 100]
     """
-    places = set(np.linspace(0, len(rows) - 1, min(most, len(rows))).round().astype(int).tolist())
-    return [row for place, row in enumerate(rows) if place in places or row["step"] == kept]
+    chosen = set(np.linspace(0, len(rows) - 1, min(most, len(rows))).round().astype(int).tolist())
+    return [row for index, row in enumerate(rows) if index in chosen or row["step"] == kept]
 
 
 def note_of(step: int, kept: int) -> str:
@@ -157,11 +159,11 @@ def running_mean(values: np.ndarray, window: int) -> np.ndarray:
     >>> running_mean(np.array([1.0, 2.0, np.nan, 6.0]), 3)
     array([1.5, 1.5, 4. , 6. ])
     """
-    kernel, known = np.ones(window), np.isfinite(values)
+    kernel, is_known = np.ones(window), np.isfinite(values)
     # Full, then cut: numpy's "same" is as long as the longer of the two.
     cut = slice(window // 2, window // 2 + len(values))
-    count = np.convolve(known, kernel)[cut]
-    total = np.convolve(np.where(known, values, 0.0), kernel)[cut]
+    count = np.convolve(is_known, kernel)[cut]
+    total = np.convolve(np.where(is_known, values, 0.0), kernel)[cut]
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 

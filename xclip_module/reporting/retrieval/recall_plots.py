@@ -1,4 +1,4 @@
-"""Pictures of text-video retrieval: how recall grows with K, and at which ranks the own items stand.
+"""Figures of text-video retrieval: how recall grows with K, and at which ranks the own items stand.
 
 Records of arrays in, `Figure` or csv text out. E points, Q queries. Ranks in the pictures count from 1.
 """
@@ -11,10 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
+from xclip_module.reporting.chart import csv_text
+from xclip_module.reporting.figures import FONT, blank, dress
 from xclip_module.reporting.palette import BEST, CHANCE, TRUTH
-from xclip_module.reporting.picture import csv_text
 
-_WIDTH, _FONT = 9.6, 9
 _COLOURS = {"t2v": TRUTH, "v2t": BEST}
 # Two chance lines that coincide, as on square matrices, show both colours in turn.
 _DASHES = {"t2v": (0, (4, 4)), "v2t": (4, (4, 4))}
@@ -25,7 +25,7 @@ _MARKED = (1, 5, 10)
 _PER_DECADE = 24
 
 
-class Recall(NamedTuple):
+class RecallCurve(NamedTuple):
     """One direction: R@K [E] at ks [E], what chance reaches there [E] (fractions), and of how many queries.
 
     direction: "t2v" or "v2t".  candidates: how many items are ranked for each query.
@@ -59,10 +59,10 @@ def rank_edges(candidates: int) -> list[int]:
     return [*(edge for edge in edges if edge < candidates), candidates]
 
 
-def recall_figure(curves: Sequence[Recall], *, title: str) -> Figure:
+def recall_figure(curves: Sequence[RecallCurve], *, title: str) -> Figure:
     """R@K in percent over K, a line per direction, R@1, 5 and 10 marked; chance dashed."""
     height = 3.9
-    figure = Figure(figsize=(_WIDTH, height), facecolor="white")
+    figure = blank(height)
     axes = figure.subplots()
     figure.subplots_adjust(left=0.075, right=0.985, top=1 - 0.55 / height, bottom=0.95 / height)
     for curve in curves:
@@ -76,37 +76,37 @@ def recall_figure(curves: Sequence[Recall], *, title: str) -> Figure:
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=20))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.set_xlabel("K: how many of the ranked items are looked at", fontsize=_FONT)
-    axes.set_ylabel("R@K (% of queries)", fontsize=_FONT)
+    axes.set_xlabel("K: how many of the ranked items are looked at", fontsize=FONT)
+    axes.set_ylabel("R@K (% of queries)", fontsize=FONT)
     axes.grid(axis="y", color="#E6E6E6", lw=0.7)
-    _dress(axes)
+    dress(axes)
     figure.text(0.01, 1 - 0.1 / height, title, fontsize=11, va="top")
-    figure.legend(loc="lower center", ncols=4, frameon=False, fontsize=_FONT)
+    figure.legend(loc="lower center", ncols=4, frameon=False, fontsize=FONT)
     return figure
 
 
-def rank_figure(bars: Sequence[Recall], *, title: str) -> Figure:
+def rank_figure(bars: Sequence[RecallCurve], *, title: str) -> Figure:
     """How many queries have their own item at rank 1, 2, 3–5, 6–10, …, a panel per direction; chance dashed.
 
     bars: R@K at the last rank of each bar (see `rank_edges`), for every direction.
     """
     height = 3.5
-    figure = Figure(figsize=(_WIDTH, height), facecolor="white")
+    figure = blank(height)
     grid = figure.subplots(1, len(bars), squeeze=False, sharey=True)[0]
     figure.subplots_adjust(left=0.075, right=0.985, top=1 - 0.75 / height, bottom=1.15 / height, wspace=0.06)
-    for axes, one in zip(grid, bars, strict=True):
-        _draw_bars(axes, one)
-        axes.set_title(_label(one), fontsize=10)
-        _dress(axes)
-    grid[0].set_ylabel("queries (%)", fontsize=_FONT)
+    for axes, curve in zip(grid, bars, strict=True):
+        _draw_bars(axes, curve)
+        axes.set_title(_label(curve), fontsize=10)
+        dress(axes)
+    grid[0].set_ylabel("queries (%)", fontsize=FONT)
     figure.text(0.01, 1 - 0.1 / height, title, fontsize=11, va="top")
-    figure.text(0.53, 0.34 / height, "rank of the own video or text", fontsize=_FONT, ha="center", va="bottom")
+    figure.text(0.53, 0.34 / height, "rank of the own video or text", fontsize=FONT, ha="center", va="bottom")
     handles, names = grid[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="lower center", frameon=False, fontsize=_FONT, ncols=2)
+    figure.legend(handles, names, loc="lower center", frameon=False, fontsize=FONT, ncols=2)
     return figure
 
 
-def recall_csv(curves: Sequence[Recall]) -> str:
+def recall_csv(curves: Sequence[RecallCurve]) -> str:
     """The numbers of `recall_figure`, fractions: direction, K, R@K, chance."""
     rows = (
         (curve.direction, k, float(value), float(chance))
@@ -116,20 +116,20 @@ def recall_csv(curves: Sequence[Recall]) -> str:
     return csv_text(("direction", "K", "R@K", "chance"), rows)
 
 
-def rank_csv(bars: Sequence[Recall]) -> str:
+def rank_csv(bars: Sequence[RecallCurve]) -> str:
     """The numbers of `rank_figure`: direction, first and last rank of each bar, queries, and fractions of them."""
     rows = []
-    for one in bars:
-        shares, expected = _parts(one.values), _parts(one.chance)
-        counts = np.rint(shares * one.queries).astype(int)
-        for place, last in enumerate(one.ks):
-            cells = (int(counts[place]), float(shares[place]), float(expected[place]))
-            rows.append((one.direction, _first(one.ks, place), last, *cells))
+    for curve in bars:
+        shares, expected = _parts(curve.values), _parts(curve.chance)
+        counts = np.rint(shares * curve.queries).astype(int)
+        for bar, last in enumerate(curve.ks):
+            cells = (int(counts[bar]), float(shares[bar]), float(expected[bar]))
+            rows.append((curve.direction, _first(curve.ks, bar), last, *cells))
     return csv_text(("direction", "first rank", "last rank", "queries", "share", "chance"), rows)
 
 
-def _label(one: Recall) -> str:
-    return f"{_NAMES[one.direction]}, n={one.queries} among {one.candidates}"
+def _label(curve: RecallCurve) -> str:
+    return f"{_NAMES[curve.direction]}, n={curve.queries} among {curve.candidates}"
 
 
 def _parts(values: np.ndarray) -> np.ndarray:
@@ -137,36 +137,30 @@ def _parts(values: np.ndarray) -> np.ndarray:
     return np.diff(values, prepend=0.0)
 
 
-def _first(ks: Sequence[int], place: int) -> int:
-    return ks[place - 1] + 1 if place else 1
+def _first(ks: Sequence[int], bar: int) -> int:
+    return ks[bar - 1] + 1 if bar else 1
 
 
-def _mark(axes: Axes, curves: Sequence[Recall]) -> None:
+def _mark(axes: Axes, curves: Sequence[RecallCurve]) -> None:
     """The values of tables as dots; the higher curve's numbers stand left above it, the other's right below."""
-    known = [
+    lines = [
         (_COLOURS[curve.direction], dict(zip(curve.ks, (100 * curve.values).tolist(), strict=True))) for curve in curves
     ]
     for k in _MARKED:
-        found = sorted(((values[k], colour) for colour, values in known if k in values), reverse=True)
-        for index, (value, colour) in enumerate(found):
+        at_k = sorted(((values[k], colour) for colour, values in lines if k in values), reverse=True)
+        for index, (value, colour) in enumerate(at_k):
             axes.plot([k], [value], marker="o", ms=4.5, color=colour, ls="")
             style = {"xytext": (5, -11)} if index else {"xytext": (-4, 4), "ha": "right"}
-            axes.annotate(f"{value:.1f}", (k, value), textcoords="offset points", fontsize=_FONT, color=colour, **style)
+            axes.annotate(f"{value:.1f}", (k, value), textcoords="offset points", fontsize=FONT, color=colour, **style)
 
 
-def _draw_bars(axes: Axes, one: Recall) -> None:
-    shares, expected = 100 * _parts(one.values), 100 * _parts(one.chance)
-    places = np.arange(len(one.ks))
-    axes.bar(places, shares, width=0.86, color=_COLOURS[one.direction])
+def _draw_bars(axes: Axes, curve: RecallCurve) -> None:
+    shares, expected = 100 * _parts(curve.values), 100 * _parts(curve.chance)
+    bars = np.arange(len(curve.ks))
+    axes.bar(bars, shares, width=0.86, color=_COLOURS[curve.direction])
     # White below, or grey is lost on a bar.
-    axes.hlines(expected, places - 0.43, places + 0.43, color="white", lw=3.2)
-    axes.hlines(expected, places - 0.43, places + 0.43, color=CHANCE, lw=1.6, ls="--", label="chance")
-    firsts = [_first(one.ks, place) for place in range(len(one.ks))]
-    names = [f"{first}–{last}" if first < last else str(last) for first, last in zip(firsts, one.ks, strict=True)]
-    axes.set_xticks(places, names, rotation=35, ha="right", rotation_mode="anchor")
-
-
-def _dress(axes: Axes) -> None:
-    axes.tick_params(labelsize=_FONT)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+    axes.hlines(expected, bars - 0.43, bars + 0.43, color="white", lw=3.2)
+    axes.hlines(expected, bars - 0.43, bars + 0.43, color=CHANCE, lw=1.6, ls="--", label="chance")
+    firsts = [_first(curve.ks, bar) for bar in range(len(curve.ks))]
+    names = [f"{first}–{last}" if first < last else str(last) for first, last in zip(firsts, curve.ks, strict=True)]
+    axes.set_xticks(bars, names, rotation=35, ha="right", rotation_mode="anchor")
