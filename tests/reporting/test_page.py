@@ -111,7 +111,7 @@ def test_a_recording_without_truth_shows_ribbons_and_best_moments_only(tmp_path)
     alone = Made(tmp_path / "own", known._replace(moments={}, videos=known.videos[-1:]))
     assert alone.metrics["splits"] == {}
     assert "Best moments" in alone.page
-    moment = max(alone.found.answers["similarity-only"][0].moments["Hook"], key=lambda one: one.score)
+    moment = max(alone.results.answers["similarity-only"][0].moments["Hook"], key=lambda one: one.score)
     assert f"{moment.score:.2f}" in Rows(alone.page).starting("video7")[0] + sum(
         Rows(alone.page).starting("video7"), []
     )
@@ -135,7 +135,7 @@ def test_a_run_without_bootstrap_has_values_and_no_intervals(made):
         result["minus_time_prior"], result["intervals"] = {}, {}
         for track in result["tracks"].values():
             track["intervals"] = {}
-    drawn = pictures.draw(metrics, made.found.answers["similarity-only"], corpus())
+    drawn = pictures.draw(metrics, made.results.answers["similarity-only"], corpus())
     page = html_report(metrics, texts={}, pictures=drawn, best={}, environment="", replicates={})
     assert "by its value (no interval)" in page
     assert "without an interval" in page

@@ -5,17 +5,13 @@ import re
 import xml.etree.ElementTree as ET
 
 import pytest
-import torch
-from support.made_run import EVIL, Made, Rows, corpus, section
+from support.made_run import EVIL, Made, Rows, corpus, run_in, section
 
 from xclip_module.reporting import probe_facts, tables
 from xclip_module.reporting.markdown import markdown_report
 from xclip_module.reporting.page import Pictures, html_report
 from xclip_module.reporting.probe_pictures import probe_pictures
-from xclip_module.run.distributed import World
-from xclip_module.run.folder import Run
-from xclip_module.tasks.localisation import write as outputs
-from xclip_module.tasks.localisation.score import Scored
+from xclip_module.tasks.localisation.score import LocalisationScores
 
 MONITOR = "AUPRC"
 # Number of training videos, draw, AUROC and mAP@0.5 of test; AUPRC of test is a quarter wherever it is known.
@@ -107,7 +103,7 @@ class Report:
         self.svg = {one.name: one.svg.decode() for one in drawn}
         self.csv = {name: list(csv.DictReader(text.splitlines())) for one in drawn for name, text in one.csv.items()}
         shown = Pictures([], {}, {}, None, drawn)
-        draws = made.found.replicates
+        draws = made.results.replicates
         self.page = html_report(self.metrics, texts={}, pictures=shown, best={}, environment="", replicates=draws)
         self.part = section(self.page, "probe")
         paths = [f"pictures/{one.name}.svg" for one in drawn]
@@ -372,10 +368,9 @@ def test_the_run_folder_of_a_probe(made, tmp_path):
     tracks = metrics["splits"]["test"]["tracks"]
     split = {**metrics["splits"]["test"], "tracks": {**tracks, "+temporal": tracks["similarity-only"]}}
     # No answers: the pictures of each video are tested elsewhere.
-    silent = dict.fromkeys(made.found.answers, [])
-    found = made.found._replace(metrics={**metrics, "splits": {"test": split}}, answers=silent)
-    run = Run(tmp_path, World(0, 1, torch.device("cpu")), is_terminal=False)
-    outputs.write(made.config, made.setup, Scored([], {}, {}), found, run=run, environment="")
+    silent = dict.fromkeys(made.results.answers, [])
+    results = made.results._replace(metrics={**metrics, "splits": {"test": split}}, answers=silent)
+    made.write(LocalisationScores([], {}, {}), results, run_in(tmp_path))
     names = {path.name for path in (tmp_path / "pictures").iterdir()}
     for name in ("probe_sweep", "learning_curve", "probe_temporal"):
         assert {f"{name}.svg", f"{name}.csv"} <= names

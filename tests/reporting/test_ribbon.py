@@ -13,7 +13,7 @@ from xclip_module.tasks.localisation import pictures
 
 
 def test_the_numbers_beside_a_ribbon_are_the_scores_and_segments(made):
-    answer = next(one for one in made.found.answers["similarity-only"] if one.video == "video7")
+    answer = next(one for one in made.results.answers["similarity-only"] if one.video == "video7")
     rows = read_csv(made.folder / "pictures" / "ribbon_video7.csv")
     np.testing.assert_allclose([float(row["Hook"]) for row in rows], answer.ranking[3], rtol=1e-5)
     names = [QUERIES[row].name for row in answer.ranking[:3].argmax(axis=0)]
@@ -29,7 +29,7 @@ def test_the_numbers_beside_a_ribbon_are_the_scores_and_segments(made):
 
 def test_the_ribbon_says_which_phase_was_true_and_which_was_predicted(made):
     known = corpus()
-    answer = next(one for one in made.found.answers["similarity-only"] if one.video == "video7")
+    answer = next(one for one in made.results.answers["similarity-only"] if one.video == "video7")
     ribbon = pictures.ribbon_of(answer, known)
     for second, phase in zip(ribbon.times, ribbon.true_phase, strict=True):
         (inside,) = [

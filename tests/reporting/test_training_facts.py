@@ -7,19 +7,14 @@ import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
-import torch
-from support.made_run import EVIL, Rows, compare, copy_of, corpus, curves, percent, section
+from support.made_run import EVIL, Rows, compare, copy_of, corpus, curves, percent, run_in, section
 
 from xclip_module.reporting.markdown import markdown_report
 from xclip_module.reporting.page import Pictures, html_report
 from xclip_module.reporting.split_gap import trained_gap
 from xclip_module.reporting.training_facts import running_mean
 from xclip_module.reporting.training_picture import training_picture
-from xclip_module.run.distributed import World
-from xclip_module.run.folder import Run
-from xclip_module.tasks.localisation import judge as outcome
-from xclip_module.tasks.localisation import write as outputs
-from xclip_module.tasks.localisation.score import Scored
+from xclip_module.tasks.localisation.score import LocalisationScores
 
 METRICS = ("AUROC", "AUPRC", "mAP@0.5", "R1@0.5", "mIoU")
 # AUROC, AUPRC, mAP@0.5, R1@0.5, mIoU at steps 0, 20, 40.
@@ -67,7 +62,7 @@ class Report:
             pictures=Pictures([], {}, {}, drawn),
             best={},
             environment="",
-            replicates=made.found.replicates,
+            replicates=made.results.replicates,
         )
         self.text = markdown_report(self.metrics, answers="", environment="", pictures=["pictures/training.svg"])
 
@@ -77,9 +72,9 @@ def tuned(made):
     return Report(made, training())
 
 
-def conclude(made, found):
-    scored = Scored(list(curves(corpus())), {}, {one.id: one.why for one in corpus().missing})
-    return scored, outcome.conclude(made.config, made.setup, scored, title="Fine-tuned", training=found)
+def judged(made, facts):
+    scores = LocalisationScores(list(curves(corpus())), {}, {one.id: one.why for one in corpus().missing})
+    return scores, made.judge(scores, facts)
 
 
 def facts_of(page):
@@ -173,9 +168,8 @@ def test_a_run_without_training_reports_as_before(made):
 
 def test_the_run_folder_of_trained_weights(made, tmp_path):
     """The made-up run begins with random weights: trained ones are called neither random nor zero-shot."""
-    scored, found = conclude(made, training())
-    run = Run(tmp_path, World(0, 1, torch.device("cpu")), is_terminal=False)
-    outputs.write(made.config, made.setup, scored, found, run=run, environment="")
+    scores, results = judged(made, training())
+    made.write(scores, results, run_in(tmp_path))
     assert json.loads((tmp_path / "metrics.json").read_text())["training"] == training()
     names = {path.name for path in (tmp_path / "pictures").glob("training*")}
     assert names == {"training.svg", "training.csv", "training.validations.csv"}
@@ -187,7 +181,7 @@ def test_the_run_folder_of_trained_weights(made, tmp_path):
     assert "expect chance" in made.page
     assert "expect chance" not in page
     weights = made.metrics["protocol"]["weights"]
-    assert found.metrics["protocol"]["weights"] == weights.replace(" (", ", fine-tuned (")
+    assert results.metrics["protocol"]["weights"] == weights.replace(" (", ", fine-tuned (")
 
 
 def test_training_in_vain_is_said_and_leaves_random_weights_random(made):
@@ -196,7 +190,7 @@ def test_training_in_vain_is_said_and_leaves_random_weights_random(made):
     assert words in vain.page
     assert words in vain.text
     assert "0 before training, kept" in vain.text
-    metrics = conclude(made, training(best_step=0))[1].metrics
+    metrics = judged(made, training(best_step=0))[1].metrics
     assert metrics["untrained"]
     assert metrics["protocol"] == made.metrics["protocol"]
 
