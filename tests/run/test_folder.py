@@ -14,8 +14,8 @@ from xclip_module.run import folder as run_folder
 
 def test_the_run_folder_tells_what_was_run(start, tmp_path):
     def main(config, run):
-        block = run.describe_environment({"clip_seconds": 16.0})
-        assert "settings.clip_seconds" in block
+        run.describe_environment({"clip_seconds": 16.0})
+        assert "settings.clip_seconds" in run.environment
         run.record(split="val", AUROC=0.5)
         run.record(split="test", AUROC=0.6)
 

@@ -25,11 +25,12 @@ from xclip_module.models import save_model
 from xclip_module.run import distributed
 from xclip_module.run import launch as launcher
 from xclip_module.run.distributed import World
-from xclip_module.run.folder import Run
-from xclip_module.tasks.localisation import score as assemble
+from xclip_module.tasks.localisation import score as scoring
+from xclip_module.tasks.localisation.load import load, scored_splits
+from xclip_module.tasks.weights import build_model
 
 ROOT = Path(__file__).parents[2]
-CPU = World(0, 1, torch.device("cpu"))
+CPU = torch.device("cpu")
 
 
 def script(tmp_path, body, *arguments, code=None, **options):
@@ -59,7 +60,7 @@ def corpus(videos, missing=()):
 
 
 def evaluating(*splits):
-    return Config(data=DataConfig(evaluate=splits))
+    return DataConfig(evaluate=splits)
 
 
 def test_an_unknown_split_is_refused_with_the_nearest():
@@ -69,11 +70,11 @@ def test_an_unknown_split_is_refused_with_the_nearest():
 
 def test_all_is_no_split_of_a_data_set_with_splits():
     with pytest.raises(ConfigError, match="data.evaluate=all: cholec80 has splits"):
-        assemble.scored_splits(evaluating("all", "test"), corpus([("a", "test")]))
+        scored_splits(evaluating("all", "test"), corpus([("a", "test")]))
 
 
 def test_a_split_named_twice_is_scored_once():
-    assert assemble.scored_splits(evaluating("val", "val", "test"), corpus([("a", "test"), ("b", "val")])) == (
+    assert scored_splits(evaluating("val", "val", "test"), corpus([("a", "test"), ("b", "val")])) == (
         "val",
         "test",
     )
@@ -81,11 +82,11 @@ def test_a_split_named_twice_is_scored_once():
 
 def test_a_split_whose_videos_are_all_missing_stays_in_the_results():
     partial = corpus([("a", "test")], [("b", "val")])
-    assert assemble.scored_splits(evaluating("val", "test"), partial) == ("val", "test")
+    assert scored_splits(evaluating("val", "test"), partial) == ("val", "test")
 
 
 def test_the_default_splits_fit_a_data_set_without_val():
-    assert assemble.scored_splits(evaluating("val", "test"), corpus([("a", "train"), ("b", "test")])) == ("test",)
+    assert scored_splits(evaluating("val", "test"), corpus([("a", "train"), ("b", "test")])) == ("test",)
 
 
 # Data
@@ -96,7 +97,7 @@ def test_a_video_without_its_tool_file_and_missing_videos_are_said_in_the_log(tm
     (root / "tool_annotations" / "video42-tool.txt").unlink()
     incomplete = load_cholec80(DataConfig(name="cholec80", root=str(root), evaluate=("test",), skip_unreadable=True))
     with caplog.at_level(logging.WARNING):
-        assemble._warn_of_gaps(incomplete, incomplete.of_split("test"))
+        scoring._warn_of_gaps(incomplete, incomplete.of_split("test"))
     assert "scored without tool labels, there is no such file: video42" in caplog.text
     assert "phase labels" not in caplog.text
     assert "left out, no labels: video43, video44" in caplog.text
@@ -194,19 +195,19 @@ def test_untrained_weights_of_another_kind_than_asked_for_are_refused(tmp_path, 
     save_model(tiny_two_tower(), tmp_path)
     model = ModelConfig(weights=f"untrained:{tmp_path}", **wish)
     with pytest.raises(UserError, match=message) as caught:
-        assemble.build_model(Config(model=model), CPU)
+        build_model(model, DataConfig(), seed=42, device=CPU)
     assert caught.value.exit_code == 4
 
 
 def test_the_default_weights_are_found_from_any_working_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert assemble.build_model(Config(), CPU).family == "xclip"
+    assert build_model(ModelConfig(), DataConfig(), seed=42, device=CPU).family == "xclip"
 
 
 def test_a_folder_of_the_same_name_here_wins_over_the_shipped_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     save_model(tiny_two_tower(), tmp_path / "data" / "demo" / "model")
-    assert assemble.build_model(Config(), CPU).digest() == tiny_two_tower().digest()
+    assert build_model(ModelConfig(), DataConfig(), seed=42, device=CPU).digest() == tiny_two_tower().digest()
 
 
 # Run folders
@@ -351,7 +352,7 @@ def test_a_gathering_that_fails_for_another_reason_stays_a_defect(monkeypatch):
 
     monkeypatch.setattr(torch.distributed, "all_gather_object", fails)
     with pytest.raises(RuntimeError, match="something else"):
-        distributed.gather(1, World(0, 2, torch.device("cpu")))
+        distributed.gather(1, World(0, 2, CPU))
 
 
 def test_threads_that_still_compute_cannot_abort_the_end(tmp_path):
@@ -386,11 +387,7 @@ def test_features_may_lie_above_the_runs(start, tmp_path):
     assert start(lambda config, run: None, f"--data.features={tmp_path}")[0] == 0
 
 
-def test_a_track_that_these_queries_have_not_is_refused_before_any_video_is_read(tmp_path):
-    config = Config(
-        data=DataConfig(video="data/demo/videos/video07.mp4", queries="one sentence"),
-        eval=EvalConfig(track="+query-set"),
-    )
-    run = Run(tmp_path, CPU, is_terminal=False)
+def test_a_track_that_these_queries_have_not_is_refused_before_any_video_is_read():
+    data = DataConfig(video="data/demo/videos/video07.mp4", queries="one sentence")
     with pytest.raises(ConfigError, match=r"these queries have similarity-only; try: --eval.track=similarity-only"):
-        assemble.set_up(config, run)
+        load(data, EvalConfig(track="+query-set"), head_path="")
