@@ -41,6 +41,9 @@ def unpinned(monkeypatch):
 def start(tmp_path, capsys):
     """Runs a main function as a script in a folder of its own; gives exit code and what was printed to stderr."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    for number, handler in handlers.items():
+        if handler == signal.SIG_IGN:  # under nohup or behind "&": a run would ignore it as well
+            signal.signal(number, signal.SIG_DFL)
 
     def run(main, *arguments, name="x", **options):
         words = [f"--run.root={tmp_path / 'runs'}", f"--run.name={name}", "--run.device=cpu", *map(str, arguments)]

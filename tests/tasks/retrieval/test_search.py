@@ -89,21 +89,23 @@ def test_a_test_video_that_is_missing_or_broken_ends_the_run_unless_allowed_and_
     assert "6 of 7" in (tmp_path / "runs" / "y" / "report.md").read_text()
 
 
-def test_two_processes_give_the_scores_of_one(arguments, tmp_path):
-    for name, launcher in (("one", []), ("two", ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"])):
-        command = [sys.executable, *launcher, "run_zeroshot.py", f"--run.root={tmp_path / name}", "--run.name=x"]
-        done = subprocess.run(
-            [*command, *arguments],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            timeout=300,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-    one, two = (json.loads((tmp_path / name / "x" / "metrics.json").read_text()) for name in ("one", "two"))
+def test_two_processes_give_the_scores_of_one(start, arguments, tmp_path):
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run(
+        [*launcher, "run_zeroshot.py", f"--run.root={tmp_path / 'two'}", "--run.name=x", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    code, text = start(run_zeroshot.main, *arguments)
+    assert code == 0, text
+    folders = (tmp_path / "runs" / "x", tmp_path / "two" / "x")
+    one, two = (json.loads((folder / "metrics.json").read_text()) for folder in folders)
     assert one == two
-    loaded = [np.load(tmp_path / name / "x" / "similarity.npz")["similarity"] for name in ("one", "two")]
+    loaded = [np.load(folder / "similarity.npz")["similarity"] for folder in folders]
     np.testing.assert_allclose(*loaded, atol=1e-5)  # products of other blocks round differently
 
 
