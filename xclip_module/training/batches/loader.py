@@ -23,22 +23,10 @@ from xclip_module.training.batches.augment import Augmentation, augment
 from xclip_module.training.batches.sampling_plan import Positives
 
 
-class ClipGrid(Protocol):
-    """Which frames a clip is made of; here only how many."""
-
-    @property
-    def frames_per_clip(self) -> int:
-        """No clip has more."""
-        ...
-
-
 class ClipSource(Protocol):
     """Where training clips come from; safe to ask from several threads."""
 
-    @property
-    def grid(self) -> ClipGrid:
-        """What clips are cut from."""
-        ...
+    grid: Any  # no clip has more frames than its `frames_per_clip`
 
     def clip(self, video: str, time: float) -> Tensor:
         """The clip around `time` seconds of the video with this id: [T, 3, S, S] uint8, T at most the grid's."""
