@@ -36,6 +36,8 @@ __all__ = [
 
 # The keys that hold several values, and what each of these is.
 _SEVERAL: dict[Any, type] = {tuple[str, ...]: str, tuple[int, ...]: int}
+_BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+_KIND_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
 
 def keys(config: Config | None = None) -> dict[str, Any]:
@@ -59,10 +61,11 @@ def override(config: Config, values: Mapping[str, Any]) -> Config:
     >>> override(Config(), {"data.stride_seconds": "4"}).data.stride_seconds
     4.0
     """
-    known = keys()
+    defaults = keys()
     for name, value in values.items():
-        if name not in known:
-            raise ConfigError(f"unknown config key {name}", why=nearest(name, known), attempt="--help lists every key")
+        if name not in defaults:
+            hint = nearest(name, defaults)
+            raise ConfigError(f"unknown config key {name}", why=hint, attempt="--help lists every key")
         section, key = name.split(".")
         part = getattr(config, section)
         parsed = _parse(name, value) if isinstance(value, str) else value
@@ -78,9 +81,11 @@ def resolve(
     >>> resolve(Config(), protocol={"data.crop": "pad"}, arguments={"data.crop": "squash"}).data.crop
     'squash'
     """
+    # The user's file is Python: nothing has looked at its types yet.
     for section in dataclasses.fields(Config):
         if not isinstance(getattr(user, section.name), _section_class(section.name)):
             raise ConfigError(f"config section {section.name}", why=f"found {getattr(user, section.name)!r}")
+    # A dataclass does not remember which of its values were written down: those that differ were.
     defaults = keys()
     chosen = {name: value for name, value in keys(user).items() if value != defaults[name]}
     config = override(override(override(Config(), protocol or {}), chosen), arguments or {})
@@ -107,6 +112,7 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[dict[str, str], str]:
             if not rest or rest[0].startswith("--"):
                 raise ConfigError(f"--{name} has no value", why="expected --section.key=value", attempt="--help")
             value = rest.pop(0)
+        # Bytes of the command line that are no UTF-8 arrive as lone surrogates, which no file or log can hold.
         if not value.isascii() and value != value.encode(errors="replace").decode():
             raise ConfigError(f"--{name}={value}", why="it is no UTF-8 text", attempt="rename that file or folder")
         if name == "protocol":
@@ -131,7 +137,7 @@ def describe() -> str:
 
 
 def free_keys() -> set[str]:
-    """Dotted keys that say where and how fast, not what: a run may go on with another value of these."""
+    """Dotted keys that say where and how fast, not what: a run may resume with another value of these."""
     return {name for name in keys() if _definition(name).metadata["is_free"]}
 
 
@@ -142,18 +148,20 @@ def sections() -> dict[str, type]:
 
 def to_json(config: Config) -> dict[str, Any]:
     """The configuration as nested primitives, ready for JSON."""
+    # Through text, so that it equals what is read back: tuples are lists there.
     return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
-def nearest(name: str, known: Sequence[str] | Mapping[str, Any]) -> str:
-    """A clause that names the closest known word, or all of them.
+def nearest(name: str, words: Sequence[str] | Mapping[str, Any]) -> str:
+    """A clause that names the closest of the words, or all of them.
 
     >>> nearest("data.stride_second", ["data.stride_seconds", "data.root"])
     'did you mean data.stride_seconds?'
     """
-    close = [word for word in known if word.startswith(name) or word.split(".")[-1] == name]
-    close = close or difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
+    # A beginning, or a key without its section, is closer than any likeness of letters.
+    close = [word for word in words if word.startswith(name) or word.split(".")[-1] == name]
+    close = close or difflib.get_close_matches(name, list(words), n=1, cutoff=0.6)
+    return f"did you mean {close[0]}?" if close else f"known: {', '.join(words)}"
 
 
 def _section_class(section: str) -> type:
@@ -176,9 +184,8 @@ def _parse(name: str, text: str) -> Any:
     if text in aliases:
         return aliases[text]
     if kind is bool:
-        words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-        if text.lower() in words:
-            return words[text.lower()]
+        if text.lower() in _BOOLEANS:
+            return _BOOLEANS[text.lower()]
     elif kind in (int, float):
         try:
             return kind(text)
@@ -200,19 +207,22 @@ def _check(name: str, value: Any) -> None:
     rules, words = definition.metadata, value if isinstance(value, tuple) else (value,)
     part = _SEVERAL.get(kind, kind)
     accepted = (int, float) if part is float else (part,)
+    # For Python True is an int too.
     is_right = [isinstance(word, accepted) and (part is bool) == isinstance(word, bool) for word in words]
     if isinstance(value, tuple) != (kind in _SEVERAL) or not all(is_right):
         raise ConfigError(f"config key {name}", why=f"found {value!r}, expected {_kind_name(kind)}")
     for word in words if rules["choices"] else ():
         if word not in rules["choices"]:
-            found = nearest(str(word), rules["choices"])
-            raise ConfigError(f"config key {name}", why=f"found {word!r}, expected one of {rules['choices']}; {found}")
+            hint = nearest(str(word), rules["choices"])
+            raise ConfigError(f"config key {name}", why=f"found {word!r}, expected one of {rules['choices']}; {hint}")
+    # The default may lie outside the limits: a 0 that stands for the data set's own value.
     for word in words if part in (int, float) and value != definition.default else ():
         _check_range(name, word, rules)
 
 
 def _check_range(name: str, value: float, rules: Mapping[str, Any]) -> None:
     least, most = rules["least"], rules["most"]
+    # Not `value < least`, which NaN would pass.
     if not value >= least:
         raise ConfigError(f"config key {name}", why=f"found {value!r}, expected at least {least}")
     if not value <= most or value == math.inf:
@@ -221,9 +231,8 @@ def _check_range(name: str, value: float, rules: Mapping[str, Any]) -> None:
 
 
 def _kind_name(kind: Any) -> str:
-    names = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
-    what = "whole numbers" if kind == tuple[int, ...] else "words"
-    return names.get(kind, f"{what} with ',' between them")
+    plural = "whole numbers" if kind == tuple[int, ...] else "words"
+    return _KIND_NAMES.get(kind, f"{plural} with ',' between them")
 
 
 def _text(value: Any) -> str:

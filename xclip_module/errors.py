@@ -4,7 +4,7 @@ Every message has one form: ``what: file: why; try: one command``. `run.launch` 
 an outside program that calls the package can catch `UserError` (a ValueError).
 """
 
-# Ended by a signal; the same command goes on from what is stored. A signal arrives as KeyboardInterrupt, which no
+# Ended by a signal; the same command resumes from what is stored. A signal arrives as KeyboardInterrupt, which no
 # `except Exception` on the way can take for something else.
 STOPPED = 75
 

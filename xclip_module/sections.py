@@ -9,8 +9,15 @@ AUTO = "auto"
 # finetune.micro_batch_size=auto.
 FIND = -1
 RETRIEVAL_NAMES = (
-    *("msrvtt-9k", "msrvtt-7k", "msvd", "lsmdc", "didemo", "activitynet"),
-    *("msrvtt-9k-mmaction2", "msrvtt-7k-mmaction2", "msvd-mmaction2"),
+    "msrvtt-9k",
+    "msrvtt-7k",
+    "msvd",
+    "lsmdc",
+    "didemo",
+    "activitynet",
+    "msrvtt-9k-mmaction2",
+    "msrvtt-7k-mmaction2",
+    "msvd-mmaction2",
 )
 DATA_NAMES = ("demo", "cholec80", "moments", *RETRIEVAL_NAMES)
 
@@ -27,8 +34,8 @@ def _key(
 ) -> Any:
     """A key of the schema; its default is allowed whatever the limits say, for a 0 that means "the data set's own".
 
-    words: what a word on the command line stands for.  is_free: a run that was begun may go on with another value,
-    because its results are the same up to rounding.
+    words: what a word on the command line stands for.  is_free: a run may resume with another value, because its
+    results are the same up to rounding.
     """
     rules = {"choices": tuple(choices), "least": least, "most": most, "words": words or {}, "is_free": is_free}
     return field(default=default, metadata={"reason": reason, **rules})

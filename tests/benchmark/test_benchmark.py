@@ -7,7 +7,7 @@ import torch
 from av.video.frame import PictureType
 from support.models_factory import clips, texts, tiny_two_tower
 
-from xclip_module.benchmark import localisation, retrieval
+from xclip_module.benchmark import localisation, retrieval, training
 from xclip_module.benchmark.__main__ import main
 from xclip_module.benchmark.meter import Cost, measured, table
 from xclip_module.benchmark.models import frame_flops
@@ -100,6 +100,13 @@ def test_the_localisation_part_prints_the_time_of_a_video_and_refuses_a_folder_w
     assert "a video: similarity-only" in localisation.run(videos=1)
     assert main(["localisation", f"--labels={tmp_path}"]) == DataError.exit_code
     assert "no phase labels" in capsys.readouterr().err
+
+
+def test_pairs_are_matched_alike_by_loops_and_by_ours():
+    lines = training.choice_of_pairs(videos=5, sentences=3, batch=4, steps=8).splitlines()
+    assert lines[2].endswith("1.0x")
+    assert lines[0] == "the 4 pairs of 8 steps of 15 pairs, and who matches whom:"
+    assert lines[-1] == "the same matches in 8 of 8 steps"
 
 
 def test_made_up_texts_are_nearest_to_their_own_video_and_then_to_its_cluster():

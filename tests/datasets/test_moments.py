@@ -8,8 +8,9 @@ from xclip_module.config import DataConfig
 from xclip_module.datasets.moments import load_moments, load_recordings, read_entries, split_queries
 from xclip_module.errors import ConfigError, DataError
 from xclip_module.features.store import FeatureStore
-from xclip_module.features.video_pass import Reading, feature_pass
+from xclip_module.features.video_pass import feature_pass
 from xclip_module.run.progress import Progress
+from xclip_module.video.reading import Reading
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xclip_module.errors import NonFiniteError
-from xclip_module.evaluation import similarity_files
+from xclip_module.evaluation import retrieval_files
 from xclip_module.evaluation.retrieval import (
     ANY_CAPTION,
     BEST_CAPTION,
@@ -220,7 +220,7 @@ def test_the_size_of_a_block_changes_nothing(monkeypatch):
     rng = np.random.default_rng(3)
     similarity, owner = rng.integers(0, 9, (37, 11)), rng.integers(0, 11, 37)
     whole = [ranks(similarity, owner, protocol=protocol) for protocol in PROTOCOLS], top_videos(similarity, 4)
-    monkeypatch.setattr(similarity_files, "_BLOCK", 50)
+    monkeypatch.setattr(retrieval_files, "_BLOCK", 50)
     parts = [ranks(similarity, owner, protocol=protocol) for protocol in PROTOCOLS], top_videos(similarity, 4)
     for one, other in zip([*whole[0], whole[1]], [*parts[0], parts[1]], strict=True):
         for first, second in zip(one, other, strict=True):
@@ -229,7 +229,7 @@ def test_the_size_of_a_block_changes_nothing(monkeypatch):
 
 def test_memory_beside_the_matrix_is_bounded(monkeypatch):
     """A sorted copy of this one would be 8 MB of indices."""
-    monkeypatch.setattr(similarity_files, "_BLOCK", 1 << 15)
+    monkeypatch.setattr(retrieval_files, "_BLOCK", 1 << 15)
     similarity = np.random.default_rng(0).standard_normal((1000, 1000), np.float32)
     tracemalloc.start()
     for protocol in PROTOCOLS:

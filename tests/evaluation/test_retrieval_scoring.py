@@ -245,6 +245,6 @@ def test_what_cannot_be_compared_is_refused():
 
 
 def test_the_line_says_what_was_left_out():
-    line = facts_line(Facts(100, 0.0171, None, retrieval_scoring.Recall(50, 0.98, 0.5)))
+    line = facts_line(Facts(100, 0.0171, None, retrieval_scoring.CandidateRecall(50, 0.98, 0.5)))
     assert line.startswith("best 100 of each side by cosine: 1.7% of pairs scored exactly, holding")
     assert line.endswith("the best 1 / 10 of 50 videos: 98.0% / 50.0%")

@@ -18,10 +18,9 @@ from xclip_module.evaluation.segments import (
     judge,
     judge_pair,
     match,
-    tiou,
     tious,
 )
-from xclip_module.interface import Moment, Pair
+from xclip_module.interface import Moment, Pair, tiou
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "localization"
 CASES = sorted(path.stem for path in (GOLDEN / "detection" / "cases").iterdir())
@@ -129,6 +128,7 @@ def test_nan_in_a_prediction_is_refused():
 )
 def test_tiou_of_hand_worked_pairs(first, second, expected):
     assert tiou(first, second) == pytest.approx(expected)
+    assert tious(np.array([first], float), np.array([second], float)) == pytest.approx(expected)
 
 
 spans = st.tuples(st.integers(0, 20), st.integers(1, 10)).map(lambda p: (float(p[0]), float(p[0] + p[1])))

@@ -16,13 +16,13 @@ from xclip_module.errors import ConfigError, DataError, DiskError
 from xclip_module.features import video_pass
 from xclip_module.features.frame_cache import cached_frames, stored_side, video_frames
 from xclip_module.features.store import FeatureStore
-from xclip_module.features.stored_frames import Place, make_grid
+from xclip_module.features.stored_frames import FrameStorage, make_grid
 from xclip_module.features.validation_frames import validation_frames
-from xclip_module.features.video_pass import Reading
 from xclip_module.interface import Sampling, Video, clip_rows
 from xclip_module.run.distributed import World
 from xclip_module.video.inspect import probe
 from xclip_module.video.readers import read_frames
+from xclip_module.video.reading import Reading
 from xclip_module.video.transform import to_square
 
 SAMPLING = Sampling(4.0, 4, 1.0)
@@ -32,13 +32,13 @@ ONE = World(0, 1, torch.device("cpu"))
 TIMES = (0.0, 1.9, 2.4, 2.6, 3.3, 5.0, 8.1)
 
 
-def place(tmp_path, *, grid=GRID, world=ONE, skip_unreadable=False):
+def storage(tmp_path, *, grid=GRID, world=ONE, skip_unreadable=False):
     reading = replace(READING, fps=grid.fps)
-    return Place(FeatureStore(tmp_path / "store"), reading, world, skip_unreadable)
+    return FrameStorage(FeatureStore(tmp_path / "store"), reading, world, skip_unreadable)
 
 
 def sources(videos, tmp_path, grid=GRID):
-    where = place(tmp_path, grid=grid)
+    where = storage(tmp_path, grid=grid)
     cached = cached_frames(videos, where, grid=grid)
     straight = video_frames(videos, where.reading, grid=grid, world=ONE, skip_unreadable=False)
     return {"cache": cached.frames, "video": straight.frames}
@@ -50,13 +50,13 @@ def shown(clip):
 
 def decoded(monkeypatch):
     """The names of the videos that a pass reads from now on."""
-    names, real = [], video_pass._read_one
+    names, real = [], video_pass._encode_one
 
     def counting(video, *rest):
         names.append(video.id)
         return real(video, *rest)
 
-    monkeypatch.setattr(video_pass, "_read_one", counting)
+    monkeypatch.setattr(video_pass, "_encode_one", counting)
     return names
 
 
@@ -103,7 +103,7 @@ def test_extracted_frames_are_a_source_like_any_other(tmp_path):
 
 
 def test_a_second_start_decodes_nothing_and_a_cut_one_goes_on_where_it_was(videos, tmp_path, monkeypatch):
-    names, where = decoded(monkeypatch), place(tmp_path)
+    names, where = decoded(monkeypatch), storage(tmp_path)
     cached_frames(videos[:1], where, grid=GRID)
     assert names == ["video0"]
     save = FeatureStore.save
@@ -129,7 +129,7 @@ def test_a_second_start_decodes_nothing_and_a_cut_one_goes_on_where_it_was(video
 
 @pytest.mark.parametrize("damage", ["truncate", "flip", "empty"])
 def test_a_damaged_file_is_made_again(videos, tmp_path, monkeypatch, caplog, damage):
-    where = place(tmp_path)
+    where = storage(tmp_path)
     before = cached_frames(videos, where, grid=GRID).frames.clip("video1", 3.0)
     (path,) = where.store.folder.glob("video1-*")
     content = bytearray(path.read_bytes())
@@ -145,7 +145,7 @@ def test_a_damaged_file_is_made_again(videos, tmp_path, monkeypatch, caplog, dam
 
 def test_what_it_takes_is_said_before_and_after(videos, tmp_path, caplog):
     caplog.set_level(logging.INFO)
-    where = place(tmp_path)
+    where = storage(tmp_path)
     cached_frames(videos[:1], where, grid=GRID)
     caplog.clear()
     cached_frames(videos, where, grid=GRID)
@@ -157,7 +157,7 @@ def test_what_it_takes_is_said_before_and_after(videos, tmp_path, caplog):
 
 def test_a_disk_on_which_the_frames_have_no_room_is_refused_before_the_work(videos, tmp_path, monkeypatch):
     """What it will take is guessed well enough: 20 % less room than was needed is too little, 20 % more is enough."""
-    usage, where = namedtuple("usage", "free"), place(tmp_path)
+    usage, where = namedtuple("usage", "free"), storage(tmp_path)
     where = where._replace(reading=replace(where.reading, size=96))
     cached_frames(videos, where, grid=GRID)
     needed = sum(path.stat().st_size for path in where.store.folder.iterdir())
@@ -184,7 +184,7 @@ def test_unreadable_short_and_mislabelled_videos_are_refused_or_left_out(videos,
 
     def start(given, skip):
         if source == "cache":
-            return cached_frames(given, place(tmp_path, skip_unreadable=skip), grid=GRID)
+            return cached_frames(given, storage(tmp_path, skip_unreadable=skip), grid=GRID)
         return video_frames(given, READING, grid=GRID, world=ONE, skip_unreadable=skip)
 
     for video, message in bad.values():
@@ -197,9 +197,9 @@ def test_unreadable_short_and_mislabelled_videos_are_refused_or_left_out(videos,
 
 
 def test_stored_frames_of_other_labels_are_refused_too(videos, tmp_path):
-    cached_frames(videos, place(tmp_path), grid=GRID)
+    cached_frames(videos, storage(tmp_path), grid=GRID)
     with pytest.raises(DataError, match="labels and video differ in length"):
-        cached_frames([videos[0]._replace(label_seconds=7.0)], place(tmp_path), grid=GRID)
+        cached_frames([videos[0]._replace(label_seconds=7.0)], storage(tmp_path), grid=GRID)
 
 
 def test_a_video_with_one_frame_for_each_of_a_clips_is_long_enough_on_any_grid(tmp_path):
@@ -233,7 +233,7 @@ def test_two_processes_make_their_shares_and_open_everything(videos, tmp_path, m
 
     def work(rank):
         world = World(rank, 2, torch.device("cpu"))
-        found[rank] = cached_frames(videos, place(tmp_path, world=world), grid=GRID).frames
+        found[rank] = cached_frames(videos, storage(tmp_path, world=world), grid=GRID).frames
 
     threads = [threading.Thread(target=work, args=(rank,)) for rank in range(2)]
     for thread in threads:
@@ -266,26 +266,13 @@ def test_clips_may_be_asked_for_from_many_threads(videos, tmp_path):
 def test_validation_sees_exactly_the_pixels_of_scoring(videos, tmp_path):
     """And leaves them on disk: an array that was opened is a view of the file."""
     for _ in range(2):
-        opened = validation_frames(videos, place(tmp_path), grid=GRID)
+        opened = validation_frames(videos, storage(tmp_path), grid=GRID)
         assert [video.id for video, _ in opened.videos] == ["video0", "video1", "video2"]
         for video, arrays in opened.videos:
             times = np.arange(int(arrays["frames"]), dtype=float)
             expected = [to_square(picture, size=32) for picture in read_frames(probe(video.source), times)]
             np.testing.assert_array_equal(arrays["pictures"], torch.stack(expected).numpy())
             assert not arrays["pictures"].flags.owndata
-
-
-def test_writing_into_an_opened_array_does_not_reach_the_file(tmp_path):
-    store = FeatureStore(tmp_path)
-    stored = {"a": np.arange(5, dtype=np.uint8), "b": np.array(2.5), "c": np.zeros((0, 3), np.int64)}
-    store.save({"video": "x"}, stored)
-    for mapped in (True, False):
-        found = store.load({"video": "x"}, mapped=mapped)
-        assert set(found) == set(stored)
-        for name, array in stored.items():
-            np.testing.assert_array_equal(found[name], array)
-            assert (found[name].dtype, found[name].shape) == (array.dtype, array.shape)
-        found["a"][0] = 9
 
 
 def test_without_crops_frames_are_stored_in_the_models_own_size():

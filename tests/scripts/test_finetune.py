@@ -6,7 +6,7 @@ import select
 import signal
 import subprocess
 import sys
-import time
+import threading
 from pathlib import Path
 
 import pytest
@@ -19,8 +19,7 @@ from xclip_module.check import check_finetune, check_zeroshot
 from xclip_module.finetune import run as finetuning
 from xclip_module.models import load_checkpoint
 from xclip_module.models.demo_model import write_demo_model
-from xclip_module.training import checkpoint, step
-from xclip_module.training.grad_cache import backward
+from xclip_module.training import checkpoint
 
 ROOT = Path(__file__).parents[2]
 # SIGKILLs of one run; the published figure is 20.
@@ -44,8 +43,7 @@ def arguments(tmp_path_factory):
 
 
 def harness(root, kills, number, arguments):
-    script = ROOT / "tests" / "support" / "finetune_harness.py"
-    command = [sys.executable, script, root, "3", kills, number, *arguments]
+    command = [sys.executable, str(ROOT / "tests" / "finetune_harness.py"), root, "3", kills, number, *arguments]
     done = subprocess.run(map(str, command), capture_output=True, text=True, env=ENVIRONMENT, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads(done.stdout)
@@ -66,18 +64,25 @@ def test_stopped_politely_in_any_phase_it_ends_with_75_and_goes_on_to_the_same_b
     assert found["codes"] == [75] * 3
 
 
-def test_a_stop_loses_at_most_the_step_under_way(arguments, start, tmp_path, monkeypatch):
+def test_a_stop_loses_at_most_the_step_under_way(arguments, start, tmp_path):
     folder, seen = tmp_path / "runs" / "x", []
 
-    def interrupted(batch, *rest, **words):
-        seen.append(len(batch.names))
-        if len(seen) == 8:
-            os.kill(os.getpid(), signal.SIGHUP)
-        return backward(batch, *rest, **words)
+    def interrupted(config, run):
+        original = finetuning.backward
 
-    with monkeypatch.context() as patch:
-        patch.setattr(step, "backward", interrupted)
-        code, text = start(only_train, *arguments)
+        def backward(batch, **words):
+            seen.append(len(batch.names))
+            if len(seen) == 8:
+                os.kill(os.getpid(), signal.SIGHUP)
+            return original(batch, **words)
+
+        finetuning.backward = backward
+        try:
+            finetuning.finetune(config, run)
+        finally:
+            finetuning.backward = original
+
+    code, text = start(interrupted, *arguments)
     assert code == 75
     assert "stopped by SIGHUP" in text
     assert newest(folder)["progress"]["step"] == 7
@@ -128,7 +133,7 @@ def test_without_a_name_the_same_command_finds_its_run_again_and_another_does_no
         folders.append(run.folder)
 
     for more in ([], [], ["--finetune.lr=0.5"], ["--finetune.log_every_steps=7"]):
-        assert start(main, *arguments, *more, name="", goes_on=True)[0] == 0
+        assert start(main, *arguments, *more, name="", resumes=True)[0] == 0
     assert folders[0] == folders[1] == folders[3] != folders[2]
 
 
@@ -278,11 +283,10 @@ def test_clip4clip_with_a_header_is_trained(start, tmp_path):
 
 
 def test_the_test_split_is_not_opened_before_training_has_ended(arguments, start, monkeypatch):
-    from xclip_module.features import stored_frames
-    from xclip_module.video import decode_ahead
+    from xclip_module.video import decode_ahead, reading
 
     opened = []
-    for module in (decode_ahead, stored_frames):
+    for module in (decode_ahead, reading):
         original = module.probe
         monkeypatch.setattr(module, "probe", lambda path, o=original, **w: opened.append(path.name) or o(path, **w))
     code, _ = start(only_train, *arguments, f"--finetune.cache={arguments[1][12:]}/frames-of-this-test")
@@ -312,10 +316,35 @@ def test_a_shortage_of_memory_names_the_next_micro_batch(arguments, start, monke
     def short(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")
 
-    monkeypatch.setattr(step, "backward", short)
+    monkeypatch.setattr(finetuning, "backward", short)
     code, text = start(only_train, *arguments, "--finetune.micro_batch_size=6")
     assert code == 6
     assert "try: --finetune.micro_batch_size=3 (the same run goes on with it)" in text
+
+
+def test_auto_halves_until_a_step_fits(monkeypatch):
+    from xclip_module.errors import MemoryShortage
+    from xclip_module.training.memory import find_micro_batch
+
+    def trial(size, most=5):
+        tried.append(size)
+        if size > most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    tried = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    assert find_micro_batch(trial, 33, torch.device("cuda")) == 5
+    assert tried == [33, 17, 9, 5]
+    with pytest.raises(MemoryShortage, match="one clip does not fit.*activation_checkpointing"):
+        find_micro_batch(lambda size: trial(size, 0), 4, torch.device("cuda"))
+
+
+def test_auto_on_a_cpu_carries_the_growth_on():
+    from xclip_module.training.memory import find_micro_batch
+
+    found = find_micro_batch(lambda size: torch.ones(size * 100_000_000).sum(), 10_000, torch.device("cpu"))
+    free = next(int(line.split()[1]) for line in Path("/proc/meminfo").read_text().splitlines() if "MemAvail" in line)
+    assert found == pytest.approx(0.7 * free / 400_000, rel=0.3)
 
 
 def test_a_second_start_says_who_holds_the_run(arguments, start):
@@ -325,14 +354,14 @@ def test_a_second_start_says_who_holds_the_run(arguments, start):
         seen.append((done.returncode, done.stderr))
 
     seen = []
-    assert start(main, *arguments, goes_on=True)[0] == 0
+    assert start(main, *arguments, resumes=True)[0] == 0
     assert seen[0][0] == 2
     assert "this run is already going" in seen[0][1]
     assert f"held by process {os.getpid()}" in seen[0][1]
 
 
 def test_check_tries_everything_forecasts_and_trains_nothing(arguments, start, tmp_path):
-    code, text = start(only_train, "--check", *arguments, check=check_finetune, goes_on=True)
+    code, text = start(only_train, "--check", *arguments, check=check_finetune, resumes=True)
     assert code == 0, text
     for word in ("data: demo 6/3/3", "4 of 4 fit (opened", "a step of 8 clips", "validation on one video"):
         assert word in text
@@ -377,48 +406,50 @@ def torchrun(name, root, arguments):
 
 
 def ranks_of(launcher):
-    found = subprocess.run(["pgrep", "-P", str(launcher.pid)], capture_output=True, text=True).stdout.split()
+    found = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
     return [int(word) for word in found]
 
 
-def wait_for_a_step(launcher, seconds=120):
-    """Until the first logged step is on the pipe."""
-    seen = b""
-    while b"grad norm" not in seen:
-        assert select.select([launcher.stdout], [], [], seconds)[0], f"no step in time: {seen!r}"
-        part = os.read(launcher.stdout.fileno(), 1 << 16)
-        assert part, f"ended without a step: {seen!r}"
-        seen += part
-
-
-def wait_for_ends(processes, seconds):
-    """Until all have ended, who need not be our children."""
-    end = time.monotonic() + seconds
-    for process in processes:
-        assert select.select([process], [], [], max(0, end - time.monotonic()))[0], "a rank outlives the run"
-        os.close(process)
+def wait_for_steps(launcher):
+    timer = threading.Timer(120, launcher.kill)
+    timer.start()
+    seen = []
+    for line in launcher.stdout:
+        seen.append(line)
+        if "  loss " in line:
+            timer.cancel()
+            return
+    raise AssertionError("".join(seen[-9:]))
 
 
 @pytest.mark.parametrize("victim", ["rank 1", "torchrun"])
 def test_under_torchrun_a_death_ends_all_within_a_minute_and_the_run_goes_on(arguments, tmp_path, victim):
     launcher = torchrun("x", tmp_path, [*arguments, "--finetune.epochs=300"])
-    wait_for_a_step(launcher)
+    wait_for_steps(launcher)
     ranks = ranks_of(launcher)
     assert len(ranks) == 2
-    processes = [os.pidfd_open(rank) for rank in ranks]
+    ends = [os.pidfd_open(rank) for rank in ranks]
     os.kill(ranks[1] if victim == "rank 1" else launcher.pid, signal.SIGKILL)
-    wait_for_ends(processes, seconds=60)
     launcher.communicate(timeout=60)
+    for end in ends:
+        assert select.select([end], [], [], 60)[0], "still running"
+        os.close(end)
     status = json.loads((tmp_path / "x" / "status.json").read_text())
     assert status["state"] in ("stopped", "failed")
     assert newest(tmp_path / "x")["progress"]["step"] == status["step"] > 0
 
 
-def test_two_ranks_train_as_one(arguments, start, tmp_path):
-    launcher = torchrun("two", tmp_path / "runs", arguments)
+# Differences of the weights after ten steps of 1e-3: the largest, and root mean square. A gradient in bf16 is rounded
+# by 2**-9 of its parts, and AdamW makes of any gradient, also of one that is all rounding, a step of the whole rate.
+@pytest.mark.parametrize(("chosen", "largest", "mean"), [("fp32", 1e-5, 1e-6), ("bf16", 1e-2, 2e-4)])
+def test_two_ranks_train_as_one(arguments, start, tmp_path, chosen, largest, mean):
+    words = [*arguments, f"--run.precision={chosen}"]
+    launcher = torchrun("two", tmp_path / "runs", words)
     text = launcher.communicate(timeout=300)[0]
     assert launcher.returncode == 0, text
-    assert start(only_train, *arguments, name="one")[0] == 0
+    assert start(only_train, *words, name="one")[0] == 0
     one, two = (newest(tmp_path / "runs" / name)["model"] for name in ("one", "two"))
     for name, tensor in one.items():
-        torch.testing.assert_close(two[name], tensor, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(two[name], tensor, rtol=1e-4, atol=largest)
+    apart = torch.cat([(two[name] - tensor).flatten() for name, tensor in one.items()])
+    assert apart.square().mean().sqrt() < mean

@@ -174,7 +174,7 @@ def test_what_only_pairs_have_is_refused_for_operations(start, tmp_path):
 
 def test_check_tries_everything_and_trains_nothing(start, tmp_path):
     words = write_msrvtt(tmp_path / "set", count=4, test=[5, 6])
-    code, text = start(finetuning.finetune, "--check", *words, check=check_finetune, goes_on=True)
+    code, text = start(finetuning.finetune, "--check", *words, check=check_finetune, resumes=True)
     assert code == 0, text
     for word in ("data: msrvtt-9k train", "6 of 6 fit (opened", "a step of 7 clips", "validation on one video"):
         assert word in text

@@ -55,23 +55,25 @@ def results(folder):
     return found, numbers
 
 
-def test_the_demo_beats_its_controls_and_its_head_scores_the_same_in_run_zeroshot(tmp_path):
-    text = run("run_linear_probe.py", "--eval.bootstrap=100", root=tmp_path, name="probe")
-    metrics = metrics_of(tmp_path / "probe")
+def test_the_demo_beats_its_controls_and_its_head_scores_the_same_in_run_zeroshot(start, tmp_path):
+    code, text = start(run_linear_probe.main, "--eval.bootstrap=100", name="probe")
+    assert code == 0, text
+    folder = tmp_path / "runs" / "probe"
+    metrics = metrics_of(folder)
     val, test = metrics["splits"]["val"], metrics["splits"]["test"]
     assert val["macro"]["AUROC"] >= 0.95
     for result in (val, test):
         beaten = [name for name, row in result["controls"].items() if row["AUROC"] < result["macro"]["AUROC"]]
         assert beaten == ["random", "whole video", "train mean", "time prior"]
     assert "val: AUROC beats random, whole video, train mean, time prior; not oracle" in text
-    page = (tmp_path / "probe" / "report.html").read_text()
+    page = (folder / "report.html").read_text()
     assert "Linear probe" in page
-    assert (tmp_path / "probe" / "pictures" / "probe_sweep.svg").is_file()
-    head = f"--model.head={tmp_path / 'probe' / 'head.safetensors'}"
-    run("run_zeroshot.py", head, "--eval.bootstrap=100", root=tmp_path, name="again")
+    assert (folder / "pictures" / "probe_sweep.svg").is_file()
+    head = f"--model.head={folder / 'head.safetensors'}"
+    run("run_zeroshot.py", head, "--eval.bootstrap=100", root=tmp_path / "runs", name="again")
     for name in ("scores.npz", "moments.jsonl"):
-        assert (tmp_path / "probe" / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
-    assert metrics_of(tmp_path / "again")["splits"] == metrics["splits"]
+        assert (folder / name).read_bytes() == (tmp_path / "runs" / "again" / name).read_bytes()
+    assert metrics_of(tmp_path / "runs" / "again")["splits"] == metrics["splits"]
 
 
 @pytest.fixture
@@ -111,12 +113,12 @@ def test_a_sweep_cut_anywhere_goes_on_to_the_same_bits(probed, monkeypatch):
     assert count[0] == len(list((folder / "fits").glob("*"))) - 3 - 19 - 29 > 0
 
 
-def test_two_ranks_leave_the_files_of_one(arguments, tmp_path):
-    more = [*arguments, "--probe.penalty=1"]
-    run("run_linear_probe.py", *more, root=tmp_path / "a", name="one")
+def test_two_ranks_leave_the_files_of_one(arguments, probed, tmp_path):
+    code, text, folder = probed("--probe.penalty=1", name="one")
+    assert code == 0, text
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    run("run_linear_probe.py", *more, root=tmp_path / "b", name="one", launcher=launcher)
-    assert results(tmp_path / "a" / "one") == results(tmp_path / "b" / "one")
+    run("run_linear_probe.py", *arguments, "--probe.penalty=1", root=tmp_path / "b", name="one", launcher=launcher)
+    assert results(folder) == results(tmp_path / "b" / "one")
 
 
 def test_the_head_names_its_classes_features_and_configuration(probed, arguments):

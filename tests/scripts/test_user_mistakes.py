@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -22,17 +23,19 @@ from xclip_module.features.store import FeatureStore
 from xclip_module.interface import Corpus, Missing, Query, Video
 from xclip_module.models import save_model
 from xclip_module.run import distributed
-from xclip_module.run import launch as run_module
+from xclip_module.run import launch as launcher
 from xclip_module.run.distributed import World
-from xclip_module.tasks.localisation import score as assemble
+from xclip_module.tasks.localisation import score as scoring
+from xclip_module.tasks.localisation.load import load, scored_splits
+from xclip_module.tasks.weights import build_model
 
 ROOT = Path(__file__).parents[2]
-CPU = World(0, 1, torch.device("cpu"))
+CPU = torch.device("cpu")
 
 
 def script(tmp_path, body, *arguments, code=None, **options):
     """Starts a script of its own whose main function has this body; `code` stands before it."""
-    text = f"import os, signal, sys, threading, time\nfrom xclip_module.run import launch\n{code or ''}\n"
+    text = f"import os, signal, sys, threading, time\nfrom xclip_module.run.launch import launch\n{code or ''}\n"
     text += f"def main(config, run):\n    {body}\nif __name__ == '__main__':\n    launch(main, script=__file__)\n"
     (tmp_path / "run_test.py").write_text(text)
     command = [sys.executable, str(tmp_path / "run_test.py"), f"--run.root={tmp_path / 'runs'}", "--run.name=x"]
@@ -49,7 +52,7 @@ def corpus(videos, missing=()):
         queries=(Query("Hook", "a hook", "tool"),),
         moments={},
         protocol="",
-        missing=tuple(Missing(*one, "no video") for one in missing),
+        missing=tuple(Missing(*names, "no video") for names in missing),
     )
 
 
@@ -57,7 +60,7 @@ def corpus(videos, missing=()):
 
 
 def evaluating(*splits):
-    return Config(data=DataConfig(evaluate=splits))
+    return DataConfig(evaluate=splits)
 
 
 def test_an_unknown_split_is_refused_with_the_nearest():
@@ -67,23 +70,23 @@ def test_an_unknown_split_is_refused_with_the_nearest():
 
 def test_all_is_no_split_of_a_data_set_with_splits():
     with pytest.raises(ConfigError, match="data.evaluate=all: cholec80 has splits"):
-        assemble.scored_splits(evaluating("all", "test"), corpus([("a", "test")]))
+        scored_splits(evaluating("all", "test"), corpus([("a", "test")]))
 
 
 def test_a_split_named_twice_is_scored_once():
-    assert assemble.scored_splits(evaluating("val", "val", "test"), corpus([("a", "test"), ("b", "val")])) == (
+    assert scored_splits(evaluating("val", "val", "test"), corpus([("a", "test"), ("b", "val")])) == (
         "val",
         "test",
     )
 
 
 def test_a_split_whose_videos_are_all_missing_stays_in_the_results():
-    found = corpus([("a", "test")], [("b", "val")])
-    assert assemble.scored_splits(evaluating("val", "test"), found) == ("val", "test")
+    partial = corpus([("a", "test")], [("b", "val")])
+    assert scored_splits(evaluating("val", "test"), partial) == ("val", "test")
 
 
 def test_the_default_splits_fit_a_data_set_without_val():
-    assert assemble.scored_splits(evaluating("val", "test"), corpus([("a", "train"), ("b", "test")])) == ("test",)
+    assert scored_splits(evaluating("val", "test"), corpus([("a", "train"), ("b", "test")])) == ("test",)
 
 
 # Data
@@ -92,9 +95,9 @@ def test_the_default_splits_fit_a_data_set_without_val():
 def test_a_video_without_its_tool_file_and_missing_videos_are_said_in_the_log(tmp_path, caplog):
     root = write_copy(tmp_path, [41, 42], seconds=3)
     (root / "tool_annotations" / "video42-tool.txt").unlink()
-    found = load_cholec80(DataConfig(name="cholec80", root=str(root), evaluate=("test",), skip_unreadable=True))
+    incomplete = load_cholec80(DataConfig(name="cholec80", root=str(root), evaluate=("test",), skip_unreadable=True))
     with caplog.at_level(logging.WARNING):
-        assemble._warn_of_gaps(found, found.of_split("test"))
+        scoring._warn_of_gaps(incomplete, incomplete.of_split("test"))
     assert "scored without tool labels, there is no such file: video42" in caplog.text
     assert "phase labels" not in caplog.text
     assert "left out, no labels: video43, video44" in caplog.text
@@ -192,19 +195,19 @@ def test_untrained_weights_of_another_kind_than_asked_for_are_refused(tmp_path, 
     save_model(tiny_two_tower(), tmp_path)
     model = ModelConfig(weights=f"untrained:{tmp_path}", **wish)
     with pytest.raises(UserError, match=message) as caught:
-        assemble.build_model(Config(model=model), CPU)
+        build_model(model, DataConfig(), seed=42, device=CPU)
     assert caught.value.exit_code == 4
 
 
 def test_the_default_weights_are_found_from_any_working_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert assemble.build_model(Config(), CPU).family == "xclip"
+    assert build_model(ModelConfig(), DataConfig(), seed=42, device=CPU).family == "xclip"
 
 
 def test_a_folder_of_the_same_name_here_wins_over_the_shipped_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     save_model(tiny_two_tower(), tmp_path / "data" / "demo" / "model")
-    assert assemble.build_model(Config(), CPU).digest() == tiny_two_tower().digest()
+    assert build_model(ModelConfig(), DataConfig(), seed=42, device=CPU).digest() == tiny_two_tower().digest()
 
 
 # Run folders
@@ -310,7 +313,7 @@ def test_a_log_on_a_full_disk_adds_no_second_error(start, monkeypatch):
         def flush(self):
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(run_module.logging, "FileHandler", Full)
+    monkeypatch.setattr(launcher.logging, "FileHandler", Full)
     code, text = start(fail)
     assert code == 3
     assert text.splitlines()[-1] == "error: broken: a.mp4"
@@ -330,9 +333,11 @@ def test_the_other_processes_end_with_one_line_when_one_fails(tmp_path):
     body = "gather('x', run.world) if run.world.is_main else fail()"
     code = "from xclip_module.run.distributed import gather\nfrom xclip_module.errors import DataError\n"
     code += "def fail():\n    time.sleep(0.5)\n    raise DataError('broken', 'a.mp4')\n"
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
     processes = []
     for rank in range(2):
-        world = {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29731"}
+        world = {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         processes.append(script(tmp_path, body, "--run.device=cpu", code=code, env=world))
     texts = [process.communicate(timeout=100)[1] for process in processes]
     assert "error: another process ended: its own line says why\n" in texts[0]
@@ -345,9 +350,9 @@ def test_a_gathering_that_fails_for_another_reason_stays_a_defect(monkeypatch):
     def fails(values, value):
         raise RuntimeError("something else")
 
-    monkeypatch.setattr(distributed.dist, "all_gather_object", fails)
+    monkeypatch.setattr(torch.distributed, "all_gather_object", fails)
     with pytest.raises(RuntimeError, match="something else"):
-        distributed.gather(1, World(0, 2, torch.device("cpu")))
+        distributed.gather(1, World(0, 2, CPU))
 
 
 def test_threads_that_still_compute_cannot_abort_the_end(tmp_path):
@@ -382,11 +387,7 @@ def test_features_may_lie_above_the_runs(start, tmp_path):
     assert start(lambda config, run: None, f"--data.features={tmp_path}")[0] == 0
 
 
-def test_a_track_that_these_queries_have_not_is_refused_before_any_video_is_read(tmp_path):
-    config = Config(
-        data=DataConfig(video="data/demo/videos/video07.mp4", queries="one sentence"),
-        eval=EvalConfig(track="+query-set"),
-    )
-    run = run_module.Run(tmp_path, CPU, is_terminal=False)
+def test_a_track_that_these_queries_have_not_is_refused_before_any_video_is_read():
+    data = DataConfig(video="data/demo/videos/video07.mp4", queries="one sentence")
     with pytest.raises(ConfigError, match=r"these queries have similarity-only; try: --eval.track=similarity-only"):
-        assemble.set_up(config, run)
+        load(data, EvalConfig(track="+query-set"), head_path="")

@@ -37,7 +37,7 @@ def begin(root: Path, name: str, arguments: list[str]) -> int:
     code = 1
     try:
         words = [f"--run.root={root}", f"--run.name={name}", *arguments]
-        launch(run_finetune.main, script=SCRIPT, arguments=words, check=check_finetune, goes_on=True)
+        launch(run_finetune.main, script=SCRIPT, arguments=words, check=check_finetune, resumes=True)
     except SystemExit as ended:
         code = ended.code or 0
     finally:

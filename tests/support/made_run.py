@@ -14,10 +14,14 @@ from xclip_module.config import Config
 from xclip_module.interface import Corpus, Curve, Missing, Query, Sampling, Video
 from xclip_module.reporting import report
 from xclip_module.run.distributed import World
-from xclip_module.run.launch import Run
-from xclip_module.tasks.localisation import judge as outcome
-from xclip_module.tasks.localisation import write as outputs
-from xclip_module.tasks.localisation.score import Scored
+from xclip_module.run.folder import Run
+from xclip_module.tasks.localisation.judge import JudgingRules, judge
+from xclip_module.tasks.localisation.load import LocalisationData, scored_splits
+from xclip_module.tasks.localisation.score import LocalisationScores
+from xclip_module.tasks.localisation.scorers import SentenceScorer
+from xclip_module.tasks.localisation.windows import WindowEncoder
+from xclip_module.tasks.localisation.write import write
+from xclip_module.tasks.weights import Origin
 
 SECONDS, STRIDE = 60.0, 2.0
 EVIL = "<script>alert('&')</script>"
@@ -71,23 +75,35 @@ class Made:
             stored_digest=lambda: "d" * 32,
             picture=SimpleNamespace(size=32),
         )
-        self.setup = SimpleNamespace(
-            probe=None,
-            corpus=known,
-            model=model,
-            sampling=Sampling(4.0, 4, STRIDE),
-            precision="fp32",
-            is_untrained=True,
-        )
-        scored = Scored(list(curves(known, seed)), {}, {one.id: one.why for one in known.missing})
-        self.found = outcome.conclude(self.config, self.setup, scored)
-        self.metrics, self.folder = self.found.metrics, folder
-        run = Run(folder, World(0, 1, torch.device("cpu")), is_terminal=False)
+        self.corpus, self.folder = known, folder
+        self.encoder = WindowEncoder(model, Sampling(4.0, 4, STRIDE), "fp32")
+        scores = LocalisationScores(list(curves(known, seed)), {}, {one.id: one.why for one in known.missing})
+        self.results = self.judge(scores)
+        self.metrics = self.results.metrics
+        run = run_in(folder)
+        run.environment = f"gpu {EVIL}"
         folder.mkdir()
         run.write_json("config.json", {"run": {"seed": 42}})
         run.write_json("environment.json", {"commit": "abc"})
-        outputs.write(self.config, self.setup, scored, self.found, run=run, environment=f"gpu {EVIL}")
+        self.write(scores, self.results, run)
         self.page = (folder / "report.html").read_text()
+
+    def judge(self, scores, training=None):
+        """The results of these scores by random weights, or by those after a training."""
+        scorer = SentenceScorer(self.encoder, None, {}, True, Origin(training))
+        data = LocalisationData(self.corpus, scored_splits(self.config.data, self.corpus))
+        config = self.config
+        return judge(data, scorer, scores, JudgingRules(config.data, config.model, config.eval, config.run.seed))
+
+    def write(self, scores, results, run, data=None):
+        """All files of a run."""
+        data = data or self.config.data
+        write(self.corpus, scores, results, run, data=data, judging=self.config.eval)
+
+
+def run_in(folder):
+    """A run of one process."""
+    return Run(folder, World(0, 1, torch.device("cpu")), is_terminal=False)
 
 
 class Rows(html.parser.HTMLParser):

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from xclip_module.config import Config, resolve
+from xclip_module.config import ProbeConfig
 from xclip_module.features.store import FeatureStore
 from xclip_module.interface import Corpus, Query, Video
 from xclip_module.probe.fit import Fitter
@@ -50,5 +50,4 @@ def random_videos(count=3, *, size=40, width=4, seed=0, split="train", queries=Q
 
 def fitter_of(folder, *, queries=QUERIES, **section):
     """A fitter with this probe section and a store in this folder."""
-    config = resolve(Config(), arguments={f"probe.{name}": str(value) for name, value in section.items()})
-    return Fitter(config, tuple(queries), FeatureStore(folder))
+    return Fitter(ProbeConfig(**section), tuple(queries), FeatureStore(folder))

@@ -105,7 +105,7 @@ class World:
         self.rows.append(row)
 
     def deferred(self):
-        return self.signals.held()
+        return self.signals.deferred()
 
     def go(self, rules=RULES):
         done = self.make_trainer().progress.step
@@ -322,9 +322,9 @@ def test_a_signal_inside_a_held_body_is_raised_after_it():
     before = {number: signal.getsignal(number) for number in numbers}
 
     def body():
-        with signals.held():
+        with signals.deferred():
             os.kill(os.getpid(), signal.SIGTERM)
-            with signals.held():
+            with signals.deferred():
                 os.kill(os.getpid(), signal.SIGTERM)
             done.append(True)
 

@@ -268,6 +268,27 @@ def test_an_autocast_around_the_step_does_not_lose_the_encoders_gradients(monkey
     assert deviation(taken(model), expected) < 0.1
 
 
+# Distance of the whole gradients, in roundings of the kind that the towers compute with: of 24 bits and of 8.
+@pytest.mark.parametrize(("chosen", "rounding"), [("fp32", 2**-24), ("bf16", 2**-9)])
+@pytest.mark.parametrize("family", ["xclip", "clip4clip"])
+def test_micro_batches_are_the_whole_batch_up_to_rounding_in_every_precision(monkeypatch, family, chosen, rounding):
+    monkeypatch.setattr(torch.Tensor, "float", _float)
+    model, batch = build(family).float().eval(), make_batch(7, 5)
+
+    def cast(encode):
+        with_autocast = torch.autocast("cpu", dtype=torch.bfloat16, enabled=chosen == "bf16")
+        return with_autocast(encode)
+
+    calls = StepCalls.of(model, to_pixels=lambda frames: frames.float() / 127.5 - 1)
+    calls = calls._replace(encode_text=cast(model.encode_text), encode_video=cast(model.encode_video))
+    gradients = []
+    for micro in (7, 3):
+        step(model, batch, micro=micro, calls=calls)
+        gradients.append(torch.cat([gradient.flatten() for gradient in taken(model).values()]))
+    whole, parts = gradients
+    assert (parts - whole).norm() < 16 * rounding * whole.norm()
+
+
 def test_a_signal_in_the_first_pass_leaves_no_gradient():
     model, chunks = build("clip4clip"), []
 

@@ -10,10 +10,10 @@ from PIL import Image
 from support import barcode
 
 from xclip_module.errors import DataError
-from xclip_module.interface import FrameFolder
+from xclip_module.interface import FrameFolder, VideoInfo
 from xclip_module.video import decode_ahead as module
 from xclip_module.video.decode_ahead import Job, decode_ahead
-from xclip_module.video.inspect import VideoInfo, probe
+from xclip_module.video.inspect import probe
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,20 @@ from pathlib import Path
 
 import torch
 
-from xclip_module.benchmark import decoding, frames, localisation, probe, retrieval, similarity, training, zeroshot
+from xclip_module.benchmark import (
+    decoding,
+    frames,
+    localisation,
+    probe,
+    retrieval,
+    similarity,
+    startup,
+    training,
+    zeroshot,
+)
 from xclip_module.errors import UserError
 
-_PARTS = ("zeroshot", "similarity", "decode", "frames", "train", "probe", "localisation", "retrieval")
+_PARTS = ("zeroshot", "similarity", "decode", "frames", "train", "probe", "localisation", "retrieval", "startup")
 
 
 def main(arguments: list[str]) -> int:
@@ -35,6 +45,7 @@ def main(arguments: list[str]) -> int:
         "decode": lambda: decoding.run(torch.device("cpu"), seconds=chosen.seconds),
         "train": lambda: training.run(device, clips=chosen.clips, patch=chosen.patch),
         "probe": lambda: probe.run(device),
+        "startup": startup.run,
         "frames": lambda: frames.run(torch.device("cpu"), seconds=chosen.seconds),
     }
     for part in chosen.parts or _PARTS:

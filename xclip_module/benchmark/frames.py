@@ -9,13 +9,13 @@ from threadpoolctl import threadpool_limits
 
 from xclip_module.benchmark.meter import Cost, measured, table
 from xclip_module.benchmark.video import write_long_video
-from xclip_module.features.frame_cache import Frames, cached_frames, stored_side, video_frames
+from xclip_module.features.frame_cache import cached_frames, stored_side, video_frames
 from xclip_module.features.store import FeatureStore
-from xclip_module.features.stored_frames import Place, make_grid
-from xclip_module.features.video_pass import Reading
-from xclip_module.interface import Sampling, Video
+from xclip_module.features.stored_frames import FrameStorage, make_grid
+from xclip_module.interface import ClipSource, Sampling, Video
 from xclip_module.run.distributed import World
 from xclip_module.training.batches.augment import Augmentation, augment
+from xclip_module.video.reading import Reading
 
 _CLIPS = 40
 _SAMPLING = Sampling(16.0, 16, 4.0)
@@ -39,7 +39,7 @@ def run(device: torch.device, *, seconds: int, size: tuple[int, int] = (854, 480
     with tempfile.TemporaryDirectory() as folder:
         path = write_long_video(Path(folder) / "long.mp4", seconds=seconds, size=size)
         videos = [Video("long", path, "train", label_seconds=float(seconds))]
-        place = Place(FeatureStore(Path(folder) / "frames"), reading, world, skip_unreadable=False)
+        place = FrameStorage(FeatureStore(Path(folder) / "frames"), reading, world, skip_unreadable=False)
         with measured(device) as making:
             cached = cached_frames(videos, place, grid=grid).frames
         straight = video_frames(videos, reading, grid=grid, world=world, skip_unreadable=False).frames
@@ -68,7 +68,7 @@ def run(device: torch.device, *, seconds: int, size: tuple[int, int] = (854, 480
     )
 
 
-def _small(frames: Frames, times: np.ndarray) -> np.ndarray:
+def _small(frames: ClipSource, times: np.ndarray) -> np.ndarray:
     """Every eighth pixel of the clips; all of them would not fit in memory."""
     return np.stack([frames.clip("long", time)[:, :, ::8, ::8].numpy() for time in times.tolist()])
 

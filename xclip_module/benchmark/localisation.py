@@ -86,8 +86,8 @@ def _quality(times: Times) -> str:
         curves = _simulate(test, _strength(train, target), seed=1)
         reached = _auroc(curves, test)
         for name, way in ways.items():
-            found, spent = _judge(way, curves, test)
-            cells = (found[key] for key in ("det_mAP@0.3", "det_mAP@0.5", "det_mAP@0.7", "R1@0.5"))
+            numbers, spent = _judge(way, curves, test)
+            cells = (numbers[key] for key in ("det_mAP@0.3", "det_mAP@0.5", "det_mAP@0.7", "R1@0.5"))
             lines.append(f"{name:26}{reached:7.3f}{''.join(f'{100 * cell:9.1f}' for cell in cells)}{spent:10.1f}")
     return "\n".join(lines)
 
@@ -105,7 +105,7 @@ def _choice(times: Times) -> str:
         for nms in (0.1, 0.3, 0.5):
             section = EvalConfig(smooth_seconds=strides * _STRIDE, nms_tiou=nms)
             cells = (_judge(_ours(track, section), curves[target], train)[0] for target, track in columns)
-            row = "".join(f"{100 * found['det_mAP@0.5']:22.1f}" for found in cells)
+            row = "".join(f"{100 * numbers['det_mAP@0.5']:22.1f}" for numbers in cells)
             lines.append(f"{f'{strides * _STRIDE:g} s, {nms:g}':26}{row}")
     return "\n".join(lines)
 
@@ -128,8 +128,8 @@ def _phase_times(root: Path) -> Times:
     layout = find_layout(root)
     if not layout.phases:
         raise DataError("no phase labels", root, "expected phase_annotations/video01-phase.txt …", "--labels=FOLDER")
-    found = {video_id(number): read_labels(layout, number) for number in sorted(layout.phases)}
-    return {name: (labels.segments, labels.seconds) for name, labels in found.items()}
+    labels_of = {video_id(number): read_labels(layout, number) for number in sorted(layout.phases)}
+    return {name: (labels.segments, labels.seconds) for name, labels in labels_of.items()}
 
 
 def _split(times: Times, first: int, last: int) -> Times:
@@ -216,8 +216,8 @@ def _windows(curve: Curve) -> Answer:
 def _plain(curve: Curve, ranges: Sequence[np.ndarray]) -> Answer:
     edges = np.append(curve.times - _STRIDE / 2, curve.duration)
     moments = {
-        name: [Moment(edges[a], edges[b], float(row[a:b].mean())) for a, b in found]
-        for name, row, found in zip(PHASES, curve.scores, ranges, strict=True)
+        name: [Moment(edges[a], edges[b], float(row[a:b].mean())) for a, b in spans]
+        for name, row, spans in zip(PHASES, curve.scores, ranges, strict=True)
     }
     return Answer(curve.video, curve.times, curve.duration, curve.scores, moments)
 

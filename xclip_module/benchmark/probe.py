@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from xclip_module.benchmark.meter import Cost, measured, table
-from xclip_module.config import Config
+from xclip_module.config import ProbeConfig
 from xclip_module.datasets.cholec80.corpus import PHASES, TOOLS
 from xclip_module.features.store import FeatureStore
 from xclip_module.interface import Query
@@ -62,7 +62,7 @@ def _sweep(windows: int, device: str) -> tuple[Cost, str]:
     videos = _videos(_case(windows + windows // 10, device), windows)
     train, val = videos[:_VIDEOS], videos[_VIDEOS:]
     with tempfile.TemporaryDirectory() as folder:
-        fitter = Fitter(Config(), _QUERIES, FeatureStore(Path(folder)))
+        fitter = Fitter(ProbeConfig(), _QUERIES, FeatureStore(Path(folder)))
         with measured(torch.device(device)) as cost:
             fitted = fitter.fit(train, val, otherwise={})
     rows = [row for kind in fitted.kinds for row in kind["sweep"]]
@@ -74,8 +74,8 @@ def _ours(windows: int, device: str) -> tuple[Cost, str]:
     labels = case.labels[:, : len(PHASES)]
     with measured(torch.device(device)) as cost:
         problem = make_problem(case.features, labels, torch.ones_like(labels), is_exclusive=True, is_balanced=True)
-        found = fit(problem, 1.0)
-    return cost, f"objective {found.objective:.6f}, {found.steps} evaluations"
+        linear = fit(problem, 1.0)
+    return cost, f"objective {linear.objective:.6f}, {linear.steps} evaluations"
 
 
 def _theirs(windows: int, device: str) -> tuple[Cost, str]:
@@ -83,13 +83,13 @@ def _theirs(windows: int, device: str) -> tuple[Cost, str]:
     labels = case.labels[:, : len(PHASES)]
     classes = labels.float().argmax(1).numpy()
     with measured(torch.device("cpu")) as cost:
-        found = LogisticRegression(C=1.0, max_iter=1000, tol=1e-6, class_weight="balanced").fit(
+        reference = LogisticRegression(C=1.0, max_iter=1000, tol=1e-6, class_weight="balanced").fit(
             case.features.numpy(), classes
         )
     weights = (windows / len(PHASES) / np.bincount(classes))[classes]
-    logs = found.predict_log_proba(case.features.numpy())[np.arange(windows), classes]
-    value = (-(weights * logs).sum() + np.square(found.coef_).sum() / 2) / windows
-    return cost, f"objective {value:.6f}, {found.n_iter_[0]} iterations"
+    logs = reference.predict_log_proba(case.features.numpy())[np.arange(windows), classes]
+    value = (-(weights * logs).sum() + np.square(reference.coef_).sum() / 2) / windows
+    return cost, f"objective {value:.6f}, {reference.n_iter_[0]} iterations"
 
 
 def _case(windows: int, device: str) -> _Case:

@@ -35,7 +35,7 @@ def run(device: torch.device, *, small: int = 1000, large: int = 10_000) -> str:
     """Seconds and peak memory above the features of both sizes, and what the candidates hold."""
     strip, _ = _apart(_released_strip, max(_STRIP), device)
     theirs, expected = _apart(_released_pairs, small, device)
-    ours, found = _apart(_all_pairs, small, device)
+    ours, scores = _apart(_all_pairs, small, device)
     stages, note = _apart(_in_two_stages, large, device)
     scale, block = (large / small) ** 2, large**2 / (_STRIP[0] * _STRIP[1])
     rows = {_WHOLE: strip.times(block), _THEIRS: theirs.times(scale), _OURS: ours.times(scale), _STAGES: stages}
@@ -43,7 +43,7 @@ def run(device: torch.device, *, small: int = 1000, large: int = 10_000) -> str:
         f"retrieval: {WORDS} words, {FRAMES} frames, D {WIDTH}, on {device}, {torch.get_num_threads()} threads",
         f"{small} x {small}, all pairs:",
         table({_THEIRS: theirs, _OURS: ours}, against=_THEIRS),
-        f"largest difference {np.abs(expected - found).max():.1e} of scores up to {np.abs(found).max():.0f}",
+        f"largest difference {np.abs(expected - scores).max():.1e} of scores up to {np.abs(scores).max():.0f}",
         f"{large} x {large}; only the last row was run whole, its recall included. The others are scaled in time from",
         f"{_STRIP[0]} x {_STRIP[1]} (with header) and {small} x {small} (head alone), and show their memory, without",
         f"the {4 * large**2 / 1e6:.0f} MB of the whole matrix:",
@@ -99,9 +99,9 @@ def _in_two_stages(count: int, name: str) -> tuple[Cost, str]:
     model = with_header(device, torch.Generator().manual_seed(1))
     text, video = features(count)
     with measured(device) as cost:
-        found = two_stage(text, video, model.similarity, keep=KEEP, world=World(0, 1, device))
-    values = retrieval_metrics(found.matrix)
-    return cost, f"{facts_line(found.facts)}\nR@1 t2v {values['t2v/R@1']:.1%}, v2t {values['v2t/R@1']:.1%}"
+        staged = two_stage(text, video, model.similarity, keep=KEEP, world=World(0, 1, device))
+    values = retrieval_metrics(staged.matrix)
+    return cost, f"{facts_line(staged.facts)}\nR@1 t2v {values['t2v/R@1']:.1%}, v2t {values['v2t/R@1']:.1%}"
 
 
 def features(count: int) -> tuple[Embeddings, Embeddings]:

@@ -1,21 +1,24 @@
 """One step of the optimizer: ours beside the plain loop over transformers' CLIP, same shapes, one run.
 
-B clips of a step, m of one forward, T frames, W words, H picture side.
+B clips of a step, m of one forward, T frames, W words, H picture side, U sentences of a step.
 """
 
 import multiprocessing
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import CLIPConfig, CLIPModel
 
 from xclip_module.benchmark.meter import Cost, measured, table
 from xclip_module.benchmark.models import vit_b
 from xclip_module.features.encoding import to_pixels
-from xclip_module.interface import Batch
+from xclip_module.interface import Batch, Video
 from xclip_module.models.parameters import checkpoint_activations_, logit_scale
 from xclip_module.run import precision
 from xclip_module.run.distributed import World
+from xclip_module.training.batches.pairs import PairPlan, PairSet
 from xclip_module.training.step import StepMaker
 
 _WORDS, _SIDE, _VOCABULARY = 32, 224, 49408
@@ -45,8 +48,39 @@ def run(device: torch.device, *, clips: int = 64, frames: int = 4, patch: int = 
         table(rows, against=naive, notes=notes),
         f"peak memory of {clips} in {_SMALL}s against {_SMALL}: {growth:.2f}x",
         "a cached step embeds every clip twice: 4/3 of the arithmetic of one whole forward and backward",
+        choice_of_pairs(),
     ]
     return "\n".join(lines)
+
+
+def choice_of_pairs(*, videos: int = 9000, sentences: int = 20, batch: int = 300, steps: int = 20) -> str:
+    """Seconds of choosing the pairs of so many steps and who matches whom in them; as large as MSR-VTT's 9k split."""
+    owner = np.repeat(np.arange(videos), sentences)
+    names = tuple(Video(f"video{number}", Path(), "train") for number in range(videos))
+    training = PairSet(names, ("",) * len(owner), owner, owner, np.arange(len(owner)))
+    plain, ours = "order drawn anew each step, loops", "ours"
+    rows: dict[str, Cost] = {}
+    with measured(torch.device("cpu")) as rows[plain]:
+        expected = [_match(training, PairPlan(training, batch_size=batch, seed=0), step) for step in range(steps)]
+    with measured(torch.device("cpu")) as rows[ours]:
+        plan = PairPlan(training, batch_size=batch, seed=0)
+        matches = [plan.positives(plan.samples(step)).positives for step in range(steps)]
+    same = sum(np.array_equal(*pair) for pair in zip(expected, matches, strict=True))
+    return "\n".join(
+        [
+            f"the {batch} pairs of {steps} steps of {len(owner)} pairs, and who matches whom:",
+            table(rows, against=plain),
+            f"the same matches in {same} of {steps} steps",
+        ]
+    )
+
+
+def _match(training: PairSet, plan: PairPlan, step: int) -> np.ndarray:
+    """[U, B] which sentence of a step is of which clip's video, one after the other."""
+    samples = plan.samples(step)
+    rows = list(dict.fromkeys(sample.sentence for sample in samples))
+    video_of = [training.videos[training.class_of[row]].id for row in rows]
+    return np.array([[name == sample.video for sample in samples] for name in video_of])
 
 
 def _apart(wishes: dict[str, Any]) -> tuple[Cost, float]:

@@ -18,13 +18,14 @@ from xclip_module.benchmark.video import write_long_video
 from xclip_module.features.encoding import encode_frames, to_pixels
 from xclip_module.features.scoring import score_stored
 from xclip_module.features.store import FeatureStore
-from xclip_module.features.video_pass import Reading, feature_pass
+from xclip_module.features.video_pass import feature_pass
 from xclip_module.interface import Embeddings, Sampling, Video, clip_rows, curve_times
 from xclip_module.models.two_tower import TwoTower
 from xclip_module.run import precision
 from xclip_module.run.progress import Progress
 from xclip_module.video.inspect import probe
 from xclip_module.video.readers import frame_times, read_frames
+from xclip_module.video.reading import Reading
 from xclip_module.video.transform import to_square
 
 _QUERIES = 14

@@ -23,6 +23,7 @@ _DEFAULTS = {
     **dict.fromkeys(RETRIEVAL_NAMES, Sampling(12.0, 12, 12.0)),
     **dict.fromkeys(("didemo", "activitynet"), Sampling(64.0, 64, 64.0)),
 }
+# One frame a second, as the retrieval releases sample.
 _DEFAULT = Sampling(16.0, 16, 4.0)
 
 
@@ -32,15 +33,16 @@ def load_corpus(data: DataConfig) -> Corpus:
     Raises DataError or ConfigError for anything missing, broken or empty.
     """
     if not data.video and data.name in RETRIEVAL_NAMES:
-        why = "it is for text-video retrieval: sentences of whole videos, nothing to localise"
-        raise ConfigError(f"data.name={data.name}", why=why, attempt="run_zeroshot.py or run_finetune.py")
+        raise ConfigError(
+            f"data.name={data.name}",
+            why="it is for text-video retrieval: sentences of whole videos, nothing to localise",
+            attempt="run_zeroshot.py or run_finetune.py",
+        )
     try:
         corpus = load_recordings(data) if data.video else LOADERS[data.name](data)
     except OSError as error:  # no permission, too long a name
-        place = str(error.filename or data.root or data.name)
-        raise DataError(
-            "cannot read", place[:200], error.strerror or "", f"ls -ld {shlex.quote(place[:200])}"
-        ) from error
+        file = str(error.filename or data.root or data.name)[:200]
+        raise DataError("cannot read", file, error.strerror or "", f"ls -ld {shlex.quote(file)}") from error
     _check_names(corpus)
     if data.video or not data.queries:
         return corpus
@@ -51,9 +53,9 @@ def load_corpus(data: DataConfig) -> Corpus:
 def _check_names(corpus: Corpus) -> None:
     """Refuses names that are no text: neither the log nor the results could hold them."""
     for video in corpus.videos:
-        place = video.source.folder if isinstance(video.source, FrameFolder) else video.source
-        if str(place) != str(place).encode(errors="replace").decode():
-            raise DataError("file name is no UTF-8 text", place, attempt="rename it")
+        path = video.source.folder if isinstance(video.source, FrameFolder) else video.source
+        if str(path) != str(path).encode(errors="replace").decode():
+            raise DataError("file name is no UTF-8 text", path, attempt="rename it")
 
 
 def choose_sampling(data: DataConfig, *, clip_frames: int) -> Sampling:

@@ -5,10 +5,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pandas as pd
-
 from xclip_module.config import DataConfig
-from xclip_module.datasets.cholec80.layout import VIDEO_SUFFIXES
+from xclip_module.datasets.file_tree import VIDEO_SUFFIXES
 from xclip_module.errors import ConfigError, DataError
 from xclip_module.interface import Corpus, Missing, Query, Segment, Video, split_hash
 from xclip_module.run.json_lines import read_json_lines
@@ -60,8 +58,9 @@ def load_moments(data: DataConfig) -> Corpus:
     truth: dict[str, dict[str, tuple[Segment, ...]]] = {name: {} for name in names}
     for entry in entries:
         if entry.segments is not None:
-            known = truth[entry.video].get(entry.query, ())
-            truth[entry.video][entry.query] = tuple(sorted({*known, *entry.segments}))
+            # One line a moment: a query that happens twice stands on two lines.
+            earlier = truth[entry.video].get(entry.query, ())
+            truth[entry.video][entry.query] = tuple(sorted({*earlier, *entry.segments}))
     videos = tuple(
         Video(name, files[name], split_of[name], seconds.get(name, 0.0), _TOLERANCE, last.get(name, 0.0))
         for name in names
@@ -76,25 +75,25 @@ def load_moments(data: DataConfig) -> Corpus:
 
 def _splits(entries: Sequence[Entry], path: Path) -> dict[str, str]:
     """The split of each video: all lines name one, or none does, and a video is in one only."""
-    found: dict[str, str] = {}
+    split_of: dict[str, str] = {}
     for entry in entries:
-        if found.setdefault(entry.video, entry.split) != entry.split:
-            both = f"{entry.video} is {found[entry.video]} and {entry.split}"
+        if split_of.setdefault(entry.video, entry.split) != entry.split:
+            both = f"{entry.video} is {split_of[entry.video]} and {entry.split}"
             raise DataError("one video in two splits", path, both, "mend its lines")
-    if "all" in found.values() and len(set(found.values())) > 1:
-        without = next(video for video, split in found.items() if split == "all")
+    if "all" in split_of.values() and len(set(split_of.values())) > 1:
+        without = next(video for video, split in split_of.items() if split == "all")
         raise DataError("a split is missing", path, f"{without} has none, others have", "name train, val or test")
-    return found
+    return split_of
 
 
 def _lengths(entries: Sequence[Entry], path: Path) -> dict[str, float]:
     """The length in seconds of each video whose length the list knows."""
     seconds: dict[str, float] = {}
     for entry in entries:
-        known = seconds.setdefault(entry.video, entry.seconds) if entry.seconds else 0.0
-        if abs(known - entry.seconds) > _TOLERANCE:
-            found = f"{entry.video} lasts {known:g} s and {entry.seconds:g} s"
-            raise DataError("two lengths of one video", path, found, "mend its duration")
+        length = seconds.setdefault(entry.video, entry.seconds) if entry.seconds else 0.0
+        if abs(length - entry.seconds) > _TOLERANCE:
+            both = f"{entry.video} lasts {length:g} s and {entry.seconds:g} s"
+            raise DataError("two lengths of one video", path, both, "mend its duration")
     return seconds
 
 
@@ -157,96 +156,101 @@ def _video_files(root: Path) -> list[Path]:
 
 def _find(names: Sequence[str], root: Path) -> dict[str, Path]:
     """The file of each listed video, named with or without its suffix, anywhere under `root`."""
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     wanted = set(names)
     for file in _video_files(root):
         for name in wanted & {file.name, file.stem}:
-            if name in found:
-                raise DataError(f"two videos named {name}", found[name], f"and {file}", "list them with their suffix")
-            if file in found.values():
+            if name in files:
+                raise DataError(f"two videos named {name}", files[name], f"and {file}", "list them with their suffix")
+            # Scored under both names, one video would count twice.
+            if file in files.values():
                 both = f"listed as {file.name} and as {file.stem}"
                 raise DataError("one video under two names", file, both, "list it under one of them")
-            found[name] = file
-    return found
+            files[name] = file
+    return files
 
 
 def _from_csv(path: Path) -> Iterator[Entry]:
+    import pandas as pd
+
     try:
+        # As text: pandas would make a number of a video called 001 and nothing at all of the query "nan".
         table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except (OSError, ValueError) as error:
         raise DataError("unreadable annotation file", path, str(error).split("\n")[0], f"head -n 3 {path}") from error
     table.columns = table.columns.str.strip()
+    # A list that has times and frames is read by its times, which need no rate.
     columns = {role: next((n for n in names if n in table.columns), None) for role, names in _COLUMNS.items()}
     if absent := ["|".join(_COLUMNS[role]) for role, name in columns.items() if name is None]:
-        found = f"found {', '.join(table.columns)!r}; missing {', '.join(absent)}"
-        raise DataError("wrong header", f"{path}, line 1", found, "rename the columns in that line")
+        header = f"found {', '.join(table.columns)!r}; missing {', '.join(absent)}"
+        raise DataError("wrong header", f"{path}, line 1", header, "rename the columns in that line")
     for number, row in enumerate(table.to_dict("records"), start=2):
-        place = f"{path}, line {number}"
-        start, end = (_seconds(row, str(columns[side]), place) for side in ("start", "end"))
-        split = _split(row.get("split", ""), place)
-        yield _entry(row[columns["video"]], row[columns["query"]], [(start, end)], 0.0, place, split=split)
+        where = f"{path}, line {number}"
+        start, end = (_seconds(row, str(columns[side]), where) for side in ("start", "end"))
+        split = _split(row.get("split", ""), where)
+        yield _entry(row[columns["video"]], row[columns["query"]], [(start, end)], 0.0, where, split=split)
 
 
-def _seconds(row: dict[str, str], column: str, place: str) -> float:
-    value = _number(row[column], column, place)
+def _seconds(row: dict[str, str], column: str, where: str) -> float:
+    value = _number(row[column], column, where)
     if column.endswith("_time"):
         return value
     if not row.get("fps", "").strip():
         raise DataError(
-            "frame numbers without a rate", place, f"{column} needs a column fps, or {column[:-5]}time instead"
+            "frame numbers without a rate", where, f"{column} needs a column fps, or {column[:-5]}time instead"
         )
-    fps = _number(row["fps"], "fps", place)
+    fps = _number(row["fps"], "fps", where)
     if fps <= 0:
-        raise DataError("wrong fps", place, f"found {row['fps']!r}, expected frames per second")
+        raise DataError("wrong fps", where, f"found {row['fps']!r}, expected frames per second")
     return value / fps
 
 
 def _from_jsonl(path: Path) -> Iterator[Entry]:
     expected = "an object with vid, query, duration, relevant_windows [[start, end], …]"
-    for place, row in read_json_lines(path, {"vid", "query"}, expected):
+    for where, row in read_json_lines(path, {"vid", "query"}, expected):
         windows = row.get("relevant_windows")
-        seconds = _number(row.get("duration", 0), "duration", place)
+        seconds = _number(row.get("duration", 0), "duration", where)
         if seconds < 0:
-            raise DataError("wrong duration", place, f"found {seconds:g}, expected seconds, or 0 for unknown")
-        split = _split(row.get("split", ""), place)
-        yield _entry(row["vid"], row["query"], _windows(windows, place), seconds, place, split=split)
+            raise DataError("wrong duration", where, f"found {seconds:g}, expected seconds, or 0 for unknown")
+        split = _split(row.get("split", ""), where)
+        yield _entry(row["vid"], row["query"], _windows(windows, where), seconds, where, split=split)
 
 
-def _split(value: Any, place: str) -> str:
+def _split(value: Any, where: str) -> str:
     if value in ("", "all"):
         return "all"
     if value not in ("train", "val", "test"):
-        raise DataError("unknown split", place, f"found {value!r}", "name train, val or test")
+        raise DataError("unknown split", where, f"found {value!r}", "name train, val or test")
     return value
 
 
-def _windows(windows: Any, place: str) -> list[Segment] | None:
+def _windows(windows: Any, where: str) -> list[Segment] | None:
     if windows is None:
         return None
     if not isinstance(windows, list) or not all(
         isinstance(w, list) and len(w) == 2 and not any(isinstance(end, str) for end in w) for w in windows
     ):
-        raise DataError("wrong relevant_windows", place, f"found {str(windows)[:60]}, expected [[start, end], …]")
-    return [(_number(a, "start", place), _number(b, "end", place)) for a, b in windows]
+        raise DataError("wrong relevant_windows", where, f"found {str(windows)[:60]}, expected [[start, end], …]")
+    return [(_number(a, "start", where), _number(b, "end", where)) for a, b in windows]
 
 
-def _entry(video: Any, query: Any, segments: list[Segment] | None, seconds: float, place: str, *, split: str) -> Entry:
+def _entry(video: Any, query: Any, segments: list[Segment] | None, seconds: float, where: str, *, split: str) -> Entry:
     video, query = str(video).strip(), " ".join(str(query).split())
     if not video or not query:
-        raise DataError("empty query" if video else "empty video", place)
+        raise DataError("empty query" if video else "empty video", where)
     for start, end in segments or ():
         if not 0 <= start < end:
-            raise DataError("wrong moment", place, f"found {start:g} to {end:g} s, expected 0 <= start < end")
+            raise DataError("wrong moment", where, f"found {start:g} to {end:g} s, expected 0 <= start < end")
         if seconds and end > seconds + _TOLERANCE:
-            raise DataError("wrong moment", place, f"it ends at {end:g} s, the video at {seconds:g} s")
+            raise DataError("wrong moment", where, f"it ends at {end:g} s, the video at {seconds:g} s")
     return Entry(video, query, None if segments is None else tuple(segments), seconds, split)
 
 
-def _number(value: Any, name: str, place: str) -> float:
+def _number(value: Any, name: str, where: str) -> float:
     try:
         number = float(value)
     except (TypeError, ValueError):
         number = math.nan
     if not math.isfinite(number):
-        raise DataError(f"wrong {name}", place, f"found {value!r}, expected a number")
+        raise DataError(f"wrong {name}", where, f"found {value!r}, expected a number")
     return number

@@ -72,6 +72,6 @@ def _rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
         raise DataError("unreadable prompts", path, f"no column {', '.join(lacking)}; {expected}", f"head {path}")
     for number, row in enumerate(rows, start=2):
         if None in row or None in row.values():
-            why = f"other than {len(reader.fieldnames or ())} fields; put a sentence with commas in double quotes"
-            raise DataError("unreadable prompts", f"{path}, row {number}", why, f"head {path}")
+            fields = f"other than {len(reader.fieldnames or ())} fields; put a sentence with commas in double quotes"
+            raise DataError("unreadable prompts", f"{path}, row {number}", fields, f"head {path}")
     return [{name: row[name].strip() for name in columns} for row in rows]

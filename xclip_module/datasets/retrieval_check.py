@@ -5,75 +5,80 @@ python -m xclip_module.datasets.retrieval_check NAME --annotations=FOLDER --vide
 
 import sys
 from pathlib import Path
-from typing import NamedTuple
-
-import pandas as pd
+from typing import TYPE_CHECKING, NamedTuple
 
 from xclip_module.datasets.retrieval.benchmarks import BENCHMARKS, RetrievalSplit, Split, find_benchmark, load_split
 from xclip_module.datasets.retrieval.video_index import index_videos
 from xclip_module.errors import DataError, UserError
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 _SHOWN = 5
 _USAGE = "usage: python -m xclip_module.datasets.retrieval_check NAME --annotations=FOLDER --videos=FOLDER\nNAME: "
 
 
-class Check(NamedTuple):
+class BenchmarkCheck(NamedTuple):
     """One table row a split, and every misfit as one line."""
 
-    splits: pd.DataFrame
+    splits: "pd.DataFrame"
     misfits: list[str]
 
 
-def check_benchmark(name: str, *, annotations: Path, videos: Path) -> Check:
+def check_benchmark(name: str, *, annotations: Path, videos: Path) -> BenchmarkCheck:
     """Every split of a benchmark: its annotations read, its videos looked for by name, none of them opened.
 
     Raises ConfigError for an unknown name, DataError where there is no folder of videos or of annotations.
     """
+    import pandas as pd
+
     benchmark = find_benchmark(name)
     if not annotations.is_dir():
         raise DataError("annotation folder not found", annotations, "no such folder", "--annotations=FOLDER")
     index = index_videos(videos)
     rows, misfits = [], []
-    for split, known in benchmark.splits.items():
+    for split, published in benchmark.splits.items():
         try:
-            found = load_split(name, split, annotations=annotations, videos=index)
+            copy = load_split(name, split, annotations=annotations, videos=index)
         except DataError as error:
             misfits.append(f"{split}: {error}")
             continue
-        rows.append(_row(found, known))
-        misfits += [f"{split}: {line}" for line in _misfits(found, known)]
-    return Check(pd.DataFrame(rows), misfits)
+        rows.append(_row(copy, published))
+        misfits += [f"{split}: {line}" for line in _misfits(copy, published)]
+    return BenchmarkCheck(pd.DataFrame(rows), misfits)
 
 
-def _row(found: RetrievalSplit, known: Split) -> dict[str, object]:
+def _row(copy: RetrievalSplit, published: Split) -> dict[str, object]:
     return {
-        "split": found.split,
-        "texts": len(found.texts),
-        "known texts": known.texts or "-",
-        "videos": len(found.videos),
-        "known videos": known.videos or "-",
-        "found": len(found.files),
-        "missing": len(found.missing),
-        "pairs": found.digest,
+        "split": copy.split,
+        "texts": len(copy.texts),
+        "known texts": published.texts or "-",
+        "videos": len(copy.videos),
+        "known videos": published.videos or "-",
+        "found": len(copy.files),
+        "missing": len(copy.missing),
+        "pairs": copy.digest,
     }
 
 
-def _misfits(found: RetrievalSplit, known: Split) -> list[str]:
+def _misfits(copy: RetrievalSplit, published: Split) -> list[str]:
     lines = []
     for what, count, expected in (
-        ("texts", len(found.texts), known.texts),
-        ("videos", len(found.videos), known.videos),
+        ("texts", len(copy.texts), published.texts),
+        ("videos", len(copy.videos), published.videos),
     ):
         if expected and count != expected:
-            lines.append(f"{count} {what} in {found.sources[0].name}, expected {expected}")
-    if found.missing:
-        shown = ", ".join(found.missing[:_SHOWN]) + (" …" if len(found.missing) > _SHOWN else "")
-        lines.append(f"{len(found.missing)} of {len(found.videos)} videos missing or empty: {shown}")
+            lines.append(f"{count} {what} in {copy.sources[0].name}, expected {expected}")
+    if copy.missing:
+        shown = ", ".join(copy.missing[:_SHOWN]) + (" …" if len(copy.missing) > _SHOWN else "")
+        lines.append(f"{len(copy.missing)} of {len(copy.videos)} videos missing or empty: {shown}")
     return lines
 
 
 def main(arguments: list[str]) -> int:
     """Prints the check of a copy; 0 when everything fits, 3 when something is missing or of another number."""
+    import pandas as pd
+
     options = dict(word[2:].split("=", 1) for word in arguments if word.startswith("--") and "=" in word)
     names = [word for word in arguments if not word.startswith("--")]
     if len(names) != 1 or set(options) != {"annotations", "videos"} or len(arguments) != 3:

@@ -1,1 +1,1 @@
-"""Scores to numbers: encoding once, curves, moments, metrics and controls."""
+"""Answers against truth: one file a metric, the controls beside them, and how sure a number is."""

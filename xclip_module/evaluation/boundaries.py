@@ -25,11 +25,11 @@ def boundary_errors(pairs: Sequence[Pair]) -> list[BoundaryError]:
     Answers without any overlap have no edge to be compared with and are left out: say beside the errors of how many
     pairs they are. Of equally sure answers the first counts, of equal overlaps the earliest segment.
 
-    >>> from xclip_module.evaluation.segments import Moment
+    >>> from xclip_module.interface import Moment
     >>> boundary_errors([Pair("clip", "a", ((10.0, 20.0),), (Moment(12.0, 19.0, 1.0),))])
     [BoundaryError(video='a', query='clip', start=2.0, end=-1.0, tiou=0.7)]
     """
-    found = []
+    errors = []
     for pair in pairs:
         if not pair.truth or not pair.predictions:
             continue
@@ -39,5 +39,5 @@ def boundary_errors(pairs: Sequence[Pair]) -> list[BoundaryError]:
         best = int(overlaps.argmax())
         if overlaps[best] > 0:
             start, end = (float(first[edge] - truth[best, edge]) for edge in (0, 1))
-            found.append(BoundaryError(pair.video, pair.query, start, end, float(overlaps[best])))
-    return found
+            errors.append(BoundaryError(pair.video, pair.query, start, end, float(overlaps[best])))
+    return errors

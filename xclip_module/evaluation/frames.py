@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
 from xclip_module.errors import NonFiniteError
 
@@ -38,7 +37,7 @@ class PresenceMap(NamedTuple):
 
 
 class CurvePoints(NamedTuple):
-    """Points of a curve to draw, and the score from which on a sample counts as found.
+    """Points of a curve to draw, and the score from which on a sample counts as positive.
 
     x, y: [K] fractions.  thresholds: of a PR curve [K - 1], the last point (recall 0) has none; of a ROC curve [K],
     the first one is infinite.
@@ -63,7 +62,10 @@ def rank_pair(scores: np.ndarray, labels: np.ndarray) -> PairRanking | None:
 
     scores: [M].  labels: [M] bool.  Raises NonFiniteError (a ValueError) on NaN or infinity.
     """
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
     _check(scores, labels, dims=1)
+    # Not left to scikit-learn: of one kind of samples AUROC is an error, NaN or a warning, by its version.
     if labels.all() or not labels.any():
         return None
     return PairRanking(
@@ -79,6 +81,8 @@ def sample_ap(scores: np.ndarray, labels: np.ndarray) -> float | None:
     >>> sample_ap(np.array([4.0, 3.0, 2.0, 1.0]), np.array([True, False, False, True]))
     0.75
     """
+    from sklearn.metrics import average_precision_score
+
     _check(scores, labels, dims=1)
     return float(average_precision_score(labels, scores)) if labels.any() else None
 
@@ -127,6 +131,8 @@ def precision_recall_points(scores: Sequence[np.ndarray], labels: Sequence[np.nd
 
     scores, labels: one [M] per video.  Steps, not a line, join the points: the area below them is then the AP.
     """
+    from sklearn.metrics import precision_recall_curve
+
     pooled, positive = _pool(scores, labels)
     if positive.all() or not positive.any():
         return None
@@ -139,6 +145,8 @@ def roc_points(scores: Sequence[np.ndarray], labels: Sequence[np.ndarray]) -> Cu
 
     scores, labels: one [M] per video.  Points on a straight line between their neighbours are left out.
     """
+    from sklearn.metrics import roc_curve
+
     pooled, positive = _pool(scores, labels)
     if positive.all() or not positive.any():
         return None

@@ -6,16 +6,14 @@ of any tool. T tIoU thresholds, V videos, B weightings of the videos. Times are 
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from sklearn.metrics import roc_auc_score
 
-from xclip_module.errors import DiskError, UserError
+from xclip_module.evaluation.command_line import print_result
 from xclip_module.evaluation.moment_files import read_files
 from xclip_module.evaluation.segments import (
     AVERAGED,
@@ -27,8 +25,8 @@ from xclip_module.evaluation.segments import (
     judge_pair,
 )
 from xclip_module.interface import Pair
-from xclip_module.run import storage
 
+# The name of the mean over `AVERAGED`.
 MEAN = "0.5:0.95"
 
 
@@ -55,13 +53,13 @@ def localise_pairs(pairs: Sequence[Pair]) -> Localisation:
     for pair in pairs:
         _check(pair)
     videos = tuple(sorted({pair.video for pair in pairs}))  # not as they come: equal scores are ordered by video
-    places = {video: index for index, video in enumerate(videos)}
+    index_of = {video: index for index, video in enumerate(videos)}
     by_query: dict[str, list[Pair]] = {}
     for pair in pairs:
         by_query.setdefault(pair.query, []).append(pair)
-    queries = {name: judge(own, places) for name, own in by_query.items() if any(pair.truth for pair in own)}
+    queries = {name: judge(asked, index_of) for name, asked in by_query.items() if any(pair.truth for pair in asked)}
     results = [
-        (pair.query, places[pair.video], judge_pair(pair.predictions, pair.truth)) for pair in pairs if pair.truth
+        (pair.query, index_of[pair.video], judge_pair(pair.predictions, pair.truth)) for pair in pairs if pair.truth
     ]
     return Localisation(videos, queries, results, _counts(by_query, pairs))
 
@@ -72,13 +70,13 @@ def _check(pair: Pair) -> None:
             raise ValueError(f"{pair.video}, {pair.query!r}: segment {tuple(segment)}, expected numbers, start < end")
 
 
-def metrics(found: Localisation) -> dict[str, Any]:
+def metrics(localisation: Localisation) -> dict[str, Any]:
     """One flat dict of fractions, None where undefined; see `statistics` for the keys, and the counts beside them."""
-    values = statistics(found, np.ones((1, len(found.videos))))
-    return {**{name: _plain(value[0]) for name, value in values.items()}, **found.counts}
+    values = statistics(localisation, np.ones((1, len(localisation.videos))))
+    return {**{name: _plain(value[0]) for name, value in values.items()}, **localisation.counts}
 
 
-def statistics(found: Localisation, weights: np.ndarray) -> dict[str, np.ndarray]:
+def statistics(localisation: Localisation, weights: np.ndarray) -> dict[str, np.ndarray]:
     """Every metric [B] under B weightings [B, V] of the videos.
 
     det_mAP@t: ActivityNet rule, all videos in one list per query, mean over the queries with truth: does the score mean
@@ -89,16 +87,18 @@ def statistics(found: Localisation, weights: np.ndarray) -> dict[str, np.ndarray
     Source: ActivityNet toolkit eval_detection.py; Moment-DETR standalone_eval/eval.py (QVHighlights), where mIoU is not
     part and R1 takes the first listed window.
     """
-    detection = [average_precisions(judged, weights) for judged in found.queries.values()]  # [B, T] each
+    detection = [average_precisions(judged, weights) for judged in localisation.queries.values()]  # [B, T] each
+    # In a draw without any video that holds a query the query has no AP, and the mean is over the others.
     means = _nan_mean(np.stack(detection), axis=0) if detection else np.full((len(weights), len(THRESHOLDS)), np.nan)
     values = _at_thresholds("det_mAP", means)
     limits = np.array(THRESHOLDS)
     rows = [
         np.concatenate([result.ap, result.top1 >= limits, result.top5 >= limits, [result.top1]])
-        for _, _, result in found.results
+        for _, _, result in localisation.results
     ]
+    # One matrix product for all metrics of a pair: AP, R1 and R5 at each threshold, then the tIoU of the first answer.
     table = np.array(rows).reshape(len(rows), 3 * len(limits) + 1)
-    drawn = weights[:, [video for _, video, _ in found.results]]  # [B, pairs]
+    drawn = weights[:, [video for _, video, _ in localisation.results]]  # [B, pairs]
     with np.errstate(invalid="ignore"):
         pair_means = (drawn @ table) / drawn.sum(axis=1, keepdims=True)
     count = len(limits)
@@ -108,13 +108,13 @@ def statistics(found: Localisation, weights: np.ndarray) -> dict[str, np.ndarray
     return {**values, "mIoU": pair_means[:, -1]}
 
 
-def of_query(found: Localisation, name: str) -> dict[str, float | None]:
+def of_query(localisation: Localisation, name: str) -> dict[str, float | None]:
     """The same for one query; det_mAP@t is then its AP."""
-    only = found._replace(
-        queries={name: found.queries[name]} if name in found.queries else {},
-        results=[result for result in found.results if result[0] == name],
+    only = localisation._replace(
+        queries={name: localisation.queries[name]} if name in localisation.queries else {},
+        results=[result for result in localisation.results if result[0] == name],
     )
-    values = statistics(only, np.ones((1, len(found.videos))))
+    values = statistics(only, np.ones((1, len(localisation.videos))))
     return {key: _plain(value[0]) for key, value in values.items()}
 
 
@@ -129,13 +129,14 @@ def _counts(by_query: Mapping[str, Sequence[Pair]], pairs: Sequence[Pair]) -> di
     absent = [pair for pair in pairs if not pair.truth]
     predictions = sum(len(pair.predictions) for pair in pairs)
     tied = 0
-    for own in by_query.values():
-        scores = [moment.score for pair in own for moment in pair.predictions]
+    # Per query: only the predictions of one query are ever ranked against each other.
+    for asked in by_query.values():
+        scores = [moment.score for pair in asked for moment in pair.predictions]
         _, repeats = np.unique(scores, return_counts=True)
         tied += int(repeats[repeats > 1].sum())
     return {
         "queries": len(by_query),
-        "queries_with_truth": sum(any(pair.truth for pair in own) for own in by_query.values()),
+        "queries_with_truth": sum(any(pair.truth for pair in asked) for asked in by_query.values()),
         "videos": len({pair.video for pair in pairs}),
         "pairs_with_truth": len(pairs) - len(absent),
         "pairs_absent": len(absent),
@@ -148,18 +149,21 @@ def _counts(by_query: Mapping[str, Sequence[Pair]], pairs: Sequence[Pair]) -> di
 
 def _presence(tops: Sequence[float | None], pairs: Sequence[Pair]) -> float | None:
     """AUROC of the best score for "the query happens in this video"; no prediction = the lowest score."""
+    from sklearn.metrics import roc_auc_score
+
     labels = [bool(pair.truth) for pair in pairs]
     if all(labels) or not any(labels):
         return None
+    # No prediction is the surest "it does not happen", also beside predictions that score below 0.
     lowest = np.nextafter(min((top for top in tops if top is not None), default=0.0), -np.inf)
     return float(roc_auc_score(labels, [lowest if top is None else top for top in tops]))
 
 
 def _nan_mean(values: np.ndarray, axis: int) -> np.ndarray:
     """Mean over what is a number; NaN where nothing is (which np.nanmean says with a warning)."""
-    known = ~np.isnan(values)
-    count = known.sum(axis=axis)
-    total = np.where(known, values, 0.0).sum(axis=axis)
+    is_number = ~np.isnan(values)
+    count = is_number.sum(axis=axis)
+    total = np.where(is_number, values, 0.0).sum(axis=axis)
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
@@ -187,6 +191,12 @@ def _table(values: Mapping[str, Any], left_out: Mapping[str, int]) -> str:
     return "\n".join(lines)
 
 
+def _judge(predictions: Path, truth: Path, split: str, *, is_json: bool) -> str:
+    files = read_files(predictions, truth, split=split)
+    values = metrics(localise_pairs(files.pairs))
+    return json.dumps({**values, "left_out": files.left_out}) if is_json else _table(values, files.left_out)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the metrics of two files as a table in percent or as one JSON object of fractions; the exit code."""
     parser = argparse.ArgumentParser(prog="python -m xclip_module.evaluation.localisation", description=main.__doc__)
@@ -195,23 +205,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--split", default="", help='only lines whose "split" says so')
     parser.add_argument("--json", action="store_true", help="one JSON object, fractions")
     chosen = parser.parse_args(arguments)
-    try:
-        read = read_files(chosen.predictions, chosen.ground_truth, split=chosen.split)
-    except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return error.exit_code
-    values = metrics(localise_pairs(read.pairs))
-    text = json.dumps({**values, "left_out": read.left_out}) if chosen.json else _table(values, read.left_out)
-    try:
-        with storage.disk_errors(Path("standard output"), is_users_choice=True):
-            sys.stdout.write(f"{text}\n")
-            sys.stdout.flush()
-    except DiskError as error:
-        sys.stderr.write(f"error: {error}\n")
-        # What could not be written would be tried again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return error.exit_code
-    return 0
+    return print_result(lambda: _judge(chosen.predictions, chosen.ground_truth, chosen.split, is_json=chosen.json))
 
 
 if __name__ == "__main__":

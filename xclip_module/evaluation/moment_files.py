@@ -15,7 +15,7 @@ _TRUTH = "qid, query, vid, duration, relevant_windows [[start, end], …]"
 _PREDICTION = "qid, pred_relevant_windows [[start, end, score], …]"
 
 
-class Read(NamedTuple):
+class JudgedFiles(NamedTuple):
     """What two files hold, ready to be judged.
 
     left_out: what was not judged, by reason -> count.
@@ -25,7 +25,7 @@ class Read(NamedTuple):
     left_out: Mapping[str, int]
 
 
-def read_files(predictions: Path, truth: Path, *, split: str = "") -> Read:
+def read_files(predictions: Path, truth: Path, *, split: str = "") -> JudgedFiles:
     """Every line of the ground truth with its predictions, found by qid; a line without predictions has none.
 
     Lines that hold no `relevant_windows` are not annotated, predictions of them or of unknown qids cannot be judged;
@@ -36,29 +36,28 @@ def read_files(predictions: Path, truth: Path, *, split: str = "") -> Read:
     """
     left_out: Counter[str] = Counter()
     answers: dict[Any, tuple[str, Any, list[Moment]]] = {}
-    for place, row in _lines(predictions, {"qid", "pred_relevant_windows"}, _PREDICTION):
+    for line, row in _lines(predictions, {"qid", "pred_relevant_windows"}, _PREDICTION):
         if split and row.get("split", split) != split:
             continue
-        moments = [Moment(*_numbers(w, 3, place, _PREDICTION)) for w in _list(row, "pred_relevant_windows", place)]
+        moments = [Moment(*_numbers(w, 3, line, _PREDICTION)) for w in _list(row, "pred_relevant_windows", line)]
         kept = clean(moments, unique=False)
         left_out["predictions of no or negative length"] += kept.empty
         if row["qid"] in answers:
-            raise DataError("repeated qid", place, f"{row['qid']!r} was predicted before")
-        answers[row["qid"]] = (place, row.get("vid"), kept.kept)
-    lines = [
-        line for line in _lines(truth, {"qid", "query", "vid"}, _TRUTH) if not split or line[1].get("split") == split
-    ]
+            raise DataError("repeated qid", line, f"{row['qid']!r} was predicted before")
+        answers[row["qid"]] = (line, row.get("vid"), kept.kept)
+    lines = _lines(truth, {"qid", "query", "vid"}, _TRUTH)
+    chosen = [(line, row) for line, row in lines if not split or row.get("split") == split]
     predicted = len(answers)
-    pairs = list(_judged_lines(lines, truth, answers, left_out))
+    pairs = list(_judged_lines(chosen, truth, answers, left_out))
     left_out["predicted queries without ground truth"] += len(answers)
     if predicted and len(answers) == predicted and not split:
-        found = f"none of its {predicted} qids stands in {truth}"
-        raise DataError("predictions of other queries", predictions, found, "the same qids, numbers or texts, in both")
+        reason = f"none of its {predicted} qids stands in {truth}"
+        raise DataError("predictions of other queries", predictions, reason, "the same qids, numbers or texts, in both")
     if not pairs:
         raise DataError(
             "nothing to judge", truth, f"no line{f' of split {split}' * bool(split)} holds relevant_windows"
         )
-    return Read(pairs, {reason: count for reason, count in left_out.items() if count})
+    return JudgedFiles(pairs, {reason: count for reason, count in left_out.items() if count})
 
 
 def _judged_lines(
@@ -66,9 +65,9 @@ def _judged_lines(
 ) -> Iterator[Pair]:
     """The annotated lines of the ground truth; takes each line's answer out of `answers`."""
     seen = set()
-    for place, row in lines:
+    for line, row in lines:
         if row["qid"] in seen:
-            raise DataError("repeated qid", place, f"{row['qid']!r} stands on an earlier line too")
+            raise DataError("repeated qid", line, f"{row['qid']!r} stands on an earlier line too")
         seen.add(row["qid"])
         where, video, moments = answers.pop(row["qid"], ("", None, []))
         if video is not None and video != row["vid"]:
@@ -76,9 +75,7 @@ def _judged_lines(
         if row.get("relevant_windows") is None:
             left_out["queries that are not annotated"] += 1
             continue
-        windows: list[Segment] = [
-            _segment(_numbers(w, 2, place, _TRUTH)) for w in _list(row, "relevant_windows", place)
-        ]
+        windows: list[Segment] = [_segment(_numbers(w, 2, line, _TRUTH)) for w in _list(row, "relevant_windows", line)]
         kept = clean(windows, unique=True)
         left_out["true segments of no or negative length"] += kept.empty
         left_out["repeated true segments"] += kept.repeated
@@ -86,28 +83,28 @@ def _judged_lines(
 
 
 def _lines(path: Path, required: set[str], expected: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    for place, row in read_json_lines(path, required, expected):
+    for line, row in read_json_lines(path, required, expected):
         if not isinstance(row["qid"], str | int) or isinstance(row["qid"], bool):
-            raise DataError("wrong qid", place, f"found {row['qid']!r}, expected a number or text")
+            raise DataError("wrong qid", line, f"found {row['qid']!r}, expected a number or text")
         for key in ("query", "vid", "name"):
             if not isinstance(row.get(key, ""), str):
-                raise DataError(f"wrong {key}", place, f"found {str(row[key])[:60]}, expected text")
-        yield place, row
+                raise DataError(f"wrong {key}", line, f"found {str(row[key])[:60]}, expected text")
+        yield line, row
 
 
-def _list(row: Mapping[str, Any], key: str, place: str) -> list[Any]:
+def _list(row: Mapping[str, Any], key: str, line: str) -> list[Any]:
     if not isinstance(row[key], list):
-        raise DataError(f"wrong {key}", place, f"found {str(row[key])[:60]!r}, expected a list of segments")
+        raise DataError(f"wrong {key}", line, f"found {str(row[key])[:60]!r}, expected a list of segments")
     return row[key]
 
 
-def _numbers(window: Any, count: int, place: str, expected: str) -> list[float]:
+def _numbers(window: Any, count: int, line: str, expected: str) -> list[float]:
     try:
         numbers = [float(value) for value in window if not isinstance(value, str | bool)]
     except (TypeError, ValueError, OverflowError):
         numbers = []
     if len(numbers) != count or len(window) != count or not all(map(math.isfinite, numbers)):
-        raise DataError("wrong segment", place, f"found {str(window)[:60]}; expected {expected}, finite numbers")
+        raise DataError("wrong segment", line, f"found {str(window)[:60]}; expected {expected}, finite numbers")
     return numbers
 
 

@@ -86,16 +86,16 @@ def strict_scores(
     if convention not in ("A", "B"):
         raise ValueError(f"convention {convention!r}; expected 'A' or 'B'")
     truth, predicted = _checked(truth, predicted, phases)
-    annotated, found = _counts(truth, phases), _counts(predicted, phases)
-    hits = _counts([true[true == seen] for true, seen in zip(truth, predicted, strict=True)], phases)
-    counts = annotated > 0 if convention == "A" else (annotated > 0) | (found > 0)
+    annotated, claimed = _counts(truth, phases), _counts(predicted, phases)  # [V, P]
+    hits = _counts([true[true == guess] for true, guess in zip(truth, predicted, strict=True)], phases)
+    counts = annotated > 0 if convention == "A" else (annotated > 0) | (claimed > 0)
     precision, recall, jaccard, f1 = (
         np.where(counts, part / np.maximum(whole, 1), np.nan)
         for part, whole in [
-            (hits, found),
+            (hits, claimed),
             (hits, annotated),
-            (hits, annotated + found - hits),
-            (2 * hits, annotated + found),
+            (hits, annotated + claimed - hits),
+            (2 * hits, annotated + claimed),
         ]
     )
     return StrictScores(hits.sum(axis=1) / annotated.sum(axis=1), precision, recall, jaccard, f1)
@@ -132,10 +132,10 @@ def relaxed_scores(
         raise ValueError(f"fps {fps}, boundary_seconds {boundary_seconds}; expected above 0, at least 0")
     samples = round(boundary_seconds * fps)
     accuracy, cells = [], []
-    for true, found in zip(truth, predicted, strict=True):
-        right = _right(true, found, samples, phases=phases, as_published=as_published)
+    for true, guess in zip(truth, predicted, strict=True):
+        right = _right(true, guess, samples, phases=phases, as_published=as_published)
         accuracy.append(right.mean())
-        cells.append([_relaxed_cell(true == phase, found == phase, right) for phase in range(phases)])
+        cells.append([_relaxed_cell(true == phase, guess == phase, right) for phase in range(phases)])
     return RelaxedScores(np.array(accuracy), *np.moveaxis(np.array(cells), -1, 0))
 
 
@@ -178,14 +178,14 @@ def _right(truth: np.ndarray, predicted: np.ndarray, samples: int, *, phases: in
     return right
 
 
-def _relaxed_cell(annotated: np.ndarray, found: np.ndarray, right: np.ndarray) -> tuple[float, float, float]:
-    """Precision, recall, Jaccard of one cell; annotated, found, right: [F] bool."""
+def _relaxed_cell(annotated: np.ndarray, claimed: np.ndarray, right: np.ndarray) -> tuple[float, float, float]:
+    """Precision, recall, Jaccard of one cell; annotated, claimed, right: [F] bool."""
     if not annotated.any():
         return np.nan, np.nan, np.nan
-    either = annotated | found
+    either = annotated | claimed
     hits = right[either].sum()
     # Never predicted: MATLAB gets 0/0, which its nanmean skips, or infinity, which it cuts at 100 %.
-    precision = min(1.0, hits / found.sum()) if found.any() else (1.0 if hits else np.nan)
+    precision = min(1.0, hits / claimed.sum()) if claimed.any() else (1.0 if hits else np.nan)
     return precision, min(1.0, hits / annotated.sum()), hits / either.sum()
 
 
@@ -215,11 +215,11 @@ def _checked(
     if not len(truth) or len(truth) != len(predicted):
         counts = f"{len(truth)} annotated videos, {len(predicted)} predicted"
         raise ValueError(f"{counts}; expected equal numbers, at least one")
-    for video, (true, found) in enumerate(zip(truth, predicted, strict=True)):
+    for video, (true, guess) in enumerate(zip(truth, predicted, strict=True)):
         _check_labels(true, phases, f"video {video}: truth")
-        _check_labels(found, phases, f"video {video}: prediction")
-        if len(true) != len(found):
-            raise ValueError(f"video {video}: {len(true)} annotated samples, {len(found)} predicted; expected equal")
+        _check_labels(guess, phases, f"video {video}: prediction")
+        if len(true) != len(guess):
+            raise ValueError(f"video {video}: {len(true)} annotated samples, {len(guess)} predicted; expected equal")
     return [part.astype(np.int64) for part in truth], [part.astype(np.int64) for part in predicted]
 
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xclip_module.evaluation.command_line import print_result
-from xclip_module.evaluation.similarity_files import Scores, blocks, checked, checked_matrix, read_similarity
+from xclip_module.evaluation.retrieval_files import Scores, blocks, checked, checked_matrix, read_similarity
 
 KS = (1, 5, 10)
 BEST_CAPTION, ANY_CAPTION = "best-caption", "any-caption"
@@ -48,7 +48,7 @@ def ranks(similarity: Any, text_to_video: Any = None, *, protocol: str = BEST_CA
     - "any-caption": with all N captions; its place is that of its best own one, as image-text retrieval counts.
     A video without a text is a candidate of t2v and takes no part in v2t. A tie counts against us: equal scores stand
     before the own one (other captions of the own video do not). Infinities are numbers like others: -inf comes last,
-    and after all other -inf. Raises NonFiniteError for NaN and DataError for what `similarity_files.checked` refuses.
+    and after all other -inf. Raises NonFiniteError for NaN and DataError for what `retrieval_files.checked` refuses.
 
     Source: CLIP4Clip (Luo et al. 2022) metrics.py, also X-CLIP's (Ma et al. 2022), to which this is equal without ties.
     It differs where that gives a tied query several ranks, and drops a query whose own score is NaN or infinite; here
@@ -93,7 +93,7 @@ def retrieval_metrics(
     return metrics(ranks(similarity, text_to_video, protocol=protocol), ks=ks)
 
 
-def metrics(found: Ranks, *, ks: Sequence[int] = KS) -> dict[str, float]:
+def metrics(places: Ranks, *, ks: Sequence[int] = KS) -> dict[str, float]:
     """t2v/R@K for every K, t2v/MdR, t2v/MnR, and the same of v2t.
 
     R@K: fraction of the queries whose own item is among the first K.  MdR, MnR: median and mean rank, first = 1. Of an
@@ -101,9 +101,11 @@ def metrics(found: Ranks, *, ks: Sequence[int] = KS) -> dict[str, float]:
     several captions takes the lower one (torch.median).
     """
     values: dict[str, float] = {}
-    for direction, places in (("t2v", found.t2v), ("v2t", found.v2t)):
-        values |= {f"{direction}/R@{k}": float(value) for k, value in zip(ks, recall_at(places, ks), strict=True)}
-        values |= {f"{direction}/MdR": float(np.median(places + 1)), f"{direction}/MnR": float((places + 1).mean())}
+    for direction, of_queries in (("t2v", places.t2v), ("v2t", places.v2t)):
+        recalls = zip(ks, recall_at(of_queries, ks), strict=True)
+        values |= {f"{direction}/R@{k}": float(value) for k, value in recalls}
+        from_one = of_queries + 1
+        values |= {f"{direction}/MdR": float(np.median(from_one)), f"{direction}/MnR": float(from_one.mean())}
     return values
 
 
@@ -146,11 +148,12 @@ def _check_protocol(protocol: str) -> None:
 
 def _text_ranks(scores: Scores) -> np.ndarray:
     similarity, owner = scores
-    own = similarity[np.arange(len(owner)), owner]
-    found = np.empty(len(owner), np.int64)
+    own_scores = similarity[np.arange(len(owner)), owner]
+    places = np.empty(len(owner), np.int64)
     for rows in blocks(*similarity.shape):
-        found[rows] = np.count_nonzero(similarity[rows] >= own[rows, None], axis=1) - 1
-    return found
+        # Less the own score, which is as high as itself.
+        places[rows] = np.count_nonzero(similarity[rows] >= own_scores[rows, None], axis=1) - 1
+    return places
 
 
 def _best_caption_ranks(scores: Scores) -> np.ndarray:
@@ -158,12 +161,12 @@ def _best_caption_ranks(scores: Scores) -> np.ndarray:
     similarity, owner = scores
     order = np.argsort(owner, kind="stable")
     videos, starts = np.unique(owner[order], return_index=True)
-    found = np.empty(len(videos), np.int64)
+    places = np.empty(len(videos), np.int64)
     for part in blocks(len(videos), len(owner)):
         best = np.maximum.reduceat(similarity[np.ix_(order, videos[part])], starts, axis=0)  # [Q captions, part]
-        own = best[part].diagonal()
-        found[part] = np.count_nonzero(best >= own, axis=0) - 1
-    return found
+        own_best = best[part].diagonal()
+        places[part] = np.count_nonzero(best >= own_best, axis=0) - 1
+    return places
 
 
 def _any_caption_ranks(scores: Scores) -> np.ndarray:
@@ -171,13 +174,13 @@ def _any_caption_ranks(scores: Scores) -> np.ndarray:
     similarity, owner = scores
     order = np.argsort(owner, kind="stable")
     videos, starts, counts = np.unique(owner[order], return_index=True, return_counts=True)
-    own = similarity[order, owner[order]]
-    best = np.maximum.reduceat(own, starts)
-    equal = np.add.reduceat(own == np.repeat(best, counts), starts, dtype=np.int64)
-    found = np.empty(len(videos), np.int64)
+    own_scores = similarity[order, owner[order]]
+    best = np.maximum.reduceat(own_scores, starts)
+    equal = np.add.reduceat(own_scores == np.repeat(best, counts), starts, dtype=np.int64)
+    places = np.empty(len(videos), np.int64)
     for part in blocks(len(videos), len(owner)):
-        found[part] = np.count_nonzero(similarity[:, videos[part]] >= best[part], axis=0) - equal[part]
-    return found
+        places[part] = np.count_nonzero(similarity[:, videos[part]] >= best[part], axis=0) - equal[part]
+    return places
 
 
 def _best_columns(block: np.ndarray, k: int) -> np.ndarray:
@@ -214,6 +217,7 @@ def _any_caption_chance(counts: np.ndarray, ks: Sequence[int]) -> dict[str, floa
     mean = sum(share * (total + 1) / (size + 1) for share, size in zip(shares, sizes, strict=True))
     return {
         **{f"R@{k}": recall(k) for k in ks},
+        # Where one half lies below exactly, the median is between two ranks.
         "MdR": middle + 0.5 * (recall(middle) == 0.5),
         "MnR": mean,
     }

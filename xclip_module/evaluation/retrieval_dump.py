@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from xclip_module.evaluation.retrieval import ranks, top_videos
-from xclip_module.evaluation.similarity_files import Scores, checked
+from xclip_module.evaluation.retrieval_files import Scores, checked
 
+# Videos of a text in ranks.csv.
 _TOP = 5
 
 

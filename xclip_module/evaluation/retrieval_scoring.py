@@ -12,7 +12,7 @@ from torch import Tensor
 
 from xclip_module.errors import ConfigError
 from xclip_module.evaluation.retrieval import top_videos
-from xclip_module.evaluation.similarity_files import blocks, check_finite_matrix
+from xclip_module.evaluation.retrieval_files import blocks, check_finite_matrix
 from xclip_module.interface import Embeddings, VideoTextModel
 from xclip_module.run.collectives import fill_rows
 from xclip_module.run.distributed import World, share
@@ -27,7 +27,7 @@ _RESIDENT = 8_000_000_000
 _BEST = 10
 
 
-class Recall(NamedTuple):
+class CandidateRecall(NamedTuple):
     """How many queries were looked at, and which share of their exact best 1 and best 10 were among the candidates."""
 
     queries: int
@@ -44,8 +44,8 @@ class Facts(NamedTuple):
 
     keep: int
     exact_share: float
-    t2v: Recall | None
-    v2t: Recall | None
+    t2v: CandidateRecall | None
+    v2t: CandidateRecall | None
 
 
 class TwoStage(NamedTuple):
@@ -158,7 +158,7 @@ def two_stage(
 def facts_line(facts: Facts) -> str:
     """One line for the log and the report.
 
-    >>> facts_line(Facts(100, 0.017, Recall(9, 1.0, 0.934), None))
+    >>> facts_line(Facts(100, 0.017, CandidateRecall(9, 1.0, 0.934), None))
     'best 100 of each side by cosine: 1.7% of pairs scored exactly, holding the best 1 / 10 of 9 texts: 100.0% / 93.4%'
     """
     recalls = [
@@ -218,13 +218,13 @@ def _rescore(
     if sum(x.nbytes for x in video) <= _RESIDENT:
         video = _placed(video, slice(None), world.device)
     for row in share(len(matrix), world.rank, world.size):
-        one = _placed(text, slice(row, row + 1), world.device)
+        query = _placed(text, slice(row, row + 1), world.device)
         # A text that all videos chose has them all as candidates.
         candidates = np.flatnonzero(chosen[row])
         for part in _parts(range(len(candidates)), VIDEOS_PER_BLOCK):
             columns = candidates[part]
             videos = _placed(video, torch.from_numpy(columns).to(video.pooled.device), world.device)
-            matrix[row, columns] = similarity(one, videos)[0].float().cpu().numpy()
+            matrix[row, columns] = similarity(query, videos)[0].float().cpu().numpy()
 
 
 def _sink(matrix: np.ndarray, chosen: np.ndarray) -> None:
@@ -234,6 +234,7 @@ def _sink(matrix: np.ndarray, chosen: np.ndarray) -> None:
     # Spread in proportion to the offset, or cosines would fall together in float32 where scores are large.
     spread = np.float32(max(1.0, abs(least)))
     for rows in parts:
+        # A cosine is at most 1, so that less 2 every one comes out below 0.
         sunk = np.float32(least) + spread * (matrix[rows] - np.float32(2))
         np.copyto(matrix[rows], sunk, where=~chosen[rows])
 
@@ -247,7 +248,7 @@ def _recalls(
     *,
     sample: int,
     seed: int,
-) -> tuple[Recall, Recall]:
+) -> tuple[CandidateRecall, CandidateRecall]:
     """Of some texts, and of some videos: one strip of exact scores each."""
     rows, columns = (
         np.sort(np.random.default_rng(seed).choice(count, min(sample, count), replace=False)) for count in chosen.shape
@@ -257,7 +258,7 @@ def _recalls(
     return _recall(exact_rows, chosen[rows]), _recall(exact_columns.T, chosen.T[columns])
 
 
-def _recall(exact: np.ndarray, chosen: np.ndarray) -> Recall:
+def _recall(exact: np.ndarray, chosen: np.ndarray) -> CandidateRecall:
     """exact: [n, C] scores of some queries.  chosen: [n, C] their candidates."""
-    found = np.take_along_axis(chosen, top_videos(exact, _BEST).videos, axis=1)  # [n, K]
-    return Recall(len(found), float(found[:, 0].mean()), float(found.mean()))
+    is_kept = np.take_along_axis(chosen, top_videos(exact, _BEST).videos, axis=1)  # [n, K]
+    return CandidateRecall(len(is_kept), float(is_kept[:, 0].mean()), float(is_kept.mean()))

@@ -14,12 +14,25 @@ from xclip_module.interface import Moment, Pair, Segment
 THRESHOLDS = (0.3, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 # THRESHOLDS whose mean is "the" mAP, 0.5:0.05:0.95.
 AVERAGED = tuple(threshold for threshold in THRESHOLDS if threshold >= 0.5)
+# Predictions of a pair that count, `max_pred_windows` of Moment-DETR's standalone_eval.
+_LISTED = 10
+
+
+class PairResult(NamedTuple):
+    """One video and one query that happens in it.
+
+    ap: [T] QVHighlights' AP.  top1, top5: best tIoU among the first one and five predictions, 0 without any.
+    """
+
+    ap: np.ndarray
+    top1: float
+    top5: float
 
 
 class Judged(NamedTuple):
     """One query's predictions over all videos, best first.
 
-    hits: [T, N] bool, whether a prediction found a segment of its own.
+    hits: [T, N] bool, whether a prediction took a segment for itself.
     video: [N] index of its video.
     truths: [V] true segments of each video.
     """
@@ -29,17 +42,8 @@ class Judged(NamedTuple):
     truths: np.ndarray
 
 
-def tiou(first: Sequence[float], second: Sequence[float]) -> float:
-    """Temporal intersection over union of two segments.
-
-    >>> tiou((0, 10), (5, 20))
-    0.25
-    """
-    return float(tious(np.array([first[:2]], float), np.array([second[:2]], float))[0, 0])
-
-
 def tious(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """tIoU [N, G] float64 of segments [N, 2] and [G, 2], all of positive length."""
+    """tIoU [N, G] float64 of segments [N, 2] and [G, 2], all of positive length; `interface.tiou` of every two."""
     overlap = np.minimum(first[:, None, 1], second[None, :, 1]) - np.maximum(first[:, None, 0], second[None, :, 0])
     overlap = np.maximum(overlap, 0.0)
     lengths = (first[:, 1] - first[:, 0])[:, None] + (second[:, 1] - second[:, 0])[None]
@@ -86,9 +90,9 @@ def judge(pairs: Sequence[Pair], videos: Mapping[str, int], thresholds: Sequence
     hits = np.zeros((len(thresholds), len(table)), bool)
     truths = np.zeros(len(videos), int)
     for index, pair in enumerate(pairs):
-        own = np.flatnonzero(owner == index)
+        predicted = np.flatnonzero(owner == index)
         segments = np.array(sorted(pair.truth), float).reshape(-1, 2)
-        hits[:, own] = match(tious(table[own, :2], segments), thresholds)
+        hits[:, predicted] = match(tious(table[predicted, :2], segments), thresholds)
         truths[video[index]] += len(segments)
     return Judged(hits, video[owner], truths)
 
@@ -117,20 +121,6 @@ def average_precisions(judged: Judged, weights: np.ndarray | None = None) -> np.
         columns.append((gained * envelope).sum(axis=1))
     with np.errstate(invalid="ignore"):
         return np.where(totals > 0, np.stack(columns) / np.where(totals > 0, totals, 1), np.nan).T
-
-
-class PairResult(NamedTuple):
-    """One video and one query that happens in it.
-
-    ap: [T] QVHighlights' AP.  top1, top5: best tIoU among the first one and five predictions, 0 without any.
-    """
-
-    ap: np.ndarray
-    top1: float
-    top5: float
-
-
-_LISTED = 10
 
 
 def judge_pair(

@@ -55,24 +55,26 @@ def summarise(
     answers: [V], their `ranking` rows in the order of `queries`.  weights: [B, V] draws of a bootstrap.
     """
     frames = _frames(answers, truth, queries)
-    found = localise_pairs(_pairs(answers, truth, queries))
-    places = [{answer.video: index for index, answer in enumerate(answers)}[video] for video in found.videos]
-    rows = {name: _query_row(row, name, answers, truth, frames, found) for row, name in enumerate(queries)}
-    macro = {**_frame_means(frames), **_pooled_means(rows), **_named(metrics(found))}
+    judged = localise_pairs(_pairs(answers, truth, queries))
+    rows = {name: _query_row(row, name, answers, truth, frames, judged) for row, name in enumerate(queries)}
+    macro = {**_frame_means(frames), **_pooled_means(rows), **_named(metrics(judged))}
     macro["presence_AUROC_samples"] = _presence(answers, truth, queries)
     replicates = {}
     if weights is not None:
-        replicates = {**_frame_replicates(frames, weights), **_named(statistics(found, weights[:, places]))}
-    videos = {answer.video: _video_row(index, answer.video, frames, found) for index, answer in enumerate(answers)}
+        # A localisation has its own order of the videos, and only those with a pair.
+        index_of = {answer.video: index for index, answer in enumerate(answers)}
+        drawn = weights[:, [index_of[video] for video in judged.videos]]
+        replicates = {**_frame_replicates(frames, weights), **_named(statistics(judged, drawn))}
+    videos = {answer.video: _video_row(index, answer.video, frames, judged) for index, answer in enumerate(answers)}
     return Summary(macro, rows, videos, replicates)
 
 
 def _pairs(answers: Sequence[Answer], truth: Truth, queries: Sequence[str]) -> list[Pair]:
     pairs = []
     for answer in answers:
-        known = truth.get(answer.video, {})
-        for name in (name for name in queries if name in known):
-            segments = clean(known[name], unique=True).kept
+        annotated = truth.get(answer.video, {})
+        for name in (name for name in queries if name in annotated):
+            segments = clean(annotated[name], unique=True).kept
             moments = clean(answer.moments.get(name, ()), unique=False).kept
             pairs.append(Pair(name, answer.video, tuple(segments), tuple(moments)))
     return pairs
@@ -110,43 +112,43 @@ def _frame_replicates(frames: Sequence[_PairFrames], weights: np.ndarray) -> dic
     """AUROC, AUPRC and prevalence [B] under the draws: every pair counts as often as its video was drawn."""
     values = np.array([row[2:] for row in frames], float).reshape(-1, 3)
     drawn = weights[:, [row.video for row in frames]]  # [B, pairs]
-    known = ~np.isnan(values)
-    count = drawn @ known
-    means = (drawn @ np.where(known, values, 0.0)) / np.where(count > 0, count, 1)
+    defined = ~np.isnan(values)
+    count = drawn @ defined
+    means = (drawn @ np.where(defined, values, 0.0)) / np.where(count > 0, count, 1)
     means[count == 0] = np.nan
     return {name: means[:, column] for column, name in enumerate(("AUROC", "AUPRC", "prevalence"))}
 
 
 def _query_row(
-    row: int, name: str, answers: Sequence[Answer], truth: Truth, frames: Sequence[_PairFrames], found: Localisation
+    row: int, name: str, answers: Sequence[Answer], truth: Truth, frames: Sequence[_PairFrames], judged: Localisation
 ) -> dict[str, Any]:
-    own = [answer for answer in answers if name in truth.get(answer.video, {})]
-    labels = [labels_at(answer.times, truth[answer.video][name]) for answer in own]
-    pooled = pooled_ranking([answer.ranking[row] for answer in own], labels) if own else None
+    annotated = [answer for answer in answers if name in truth.get(answer.video, {})]
+    labels = [labels_at(answer.times, truth[answer.video][name]) for answer in annotated]
+    pooled = pooled_ranking([answer.ranking[row] for answer in annotated], labels) if annotated else None
     return {
         **_frame_means([pair for pair in frames if pair.query == name]),
         "AUROC_pooled": pooled.auroc if pooled else None,
         "AUPRC_pooled": pooled.auprc if pooled else None,
         "prevalence_pooled": pooled.prevalence if pooled else None,
-        **_named(of_query(found, name)),
-        "absent": sum(not truth[answer.video][name] for answer in own),
+        **_named(of_query(judged, name)),
+        "absent": sum(not truth[answer.video][name] for answer in annotated),
     }
 
 
 def _presence(answers: Sequence[Answer], truth: Truth, queries: Sequence[str]) -> float | None:
-    known = [
+    pairs = [
         (bool(truth[answer.video][name]), answer.ranking[row].max())
         for answer in answers
         for row, name in enumerate(queries)
         if name in truth.get(answer.video, {})
     ]
-    labels = np.array([label for label, _ in known], bool)
-    ranked = rank_pair(np.array([top for _, top in known], float), labels) if known else None
+    labels = np.array([label for label, _ in pairs], bool)
+    ranked = rank_pair(np.array([top for _, top in pairs], float), labels) if pairs else None
     return ranked.auroc if ranked else None
 
 
-def _video_row(index: int, video: str, frames: Sequence[_PairFrames], found: Localisation) -> dict[str, Any]:
-    results = [result for _, place, result in found.results if found.videos[place] == video]
+def _video_row(index: int, video: str, frames: Sequence[_PairFrames], judged: Localisation) -> dict[str, Any]:
+    results = [result for _, row, result in judged.results if judged.videos[row] == video]
     return {
         **_frame_means([pair for pair in frames if pair.video == index]),
         "R1@0.5": _mean([float(result.top1 >= 0.5) for result in results]),
@@ -168,5 +170,5 @@ def _defined(frames: Sequence[_PairFrames]) -> int:
 
 
 def _mean(values: Sequence[float]) -> float | None:
-    known = [value for value in values if not math.isnan(value)]
-    return float(np.mean(known)) if known else None
+    defined = [value for value in values if not math.isnan(value)]
+    return float(np.mean(defined)) if defined else None

@@ -8,7 +8,7 @@ Letters: T frames of a clip, N grid frames of a video, n of a batch, S side of t
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,25 +16,13 @@ from PIL import Image
 from torch import Tensor
 
 from xclip_module.errors import DataError
-from xclip_module.features.stored_frames import AnyGrid, Content, Place, log, open_frames, open_source
-from xclip_module.features.video_pass import Arrays, Reading, check_length, default_threads
-from xclip_module.interface import FrameFolder, Video, VideoInfo
+from xclip_module.features.stored_frames import Content, FrameStorage, log, open_frames
+from xclip_module.features.video_pass import Arrays
+from xclip_module.interface import AnyGrid, ClipSource, FrameFolder, PictureReader, Video, VideoInfo, check_length
 from xclip_module.run import distributed
 from xclip_module.run.distributed import World
-from xclip_module.video.readers import choose_reader, read_with
-from xclip_module.video.transform import to_square
 
 QUALITY = 95  # of JPEG
-
-
-class Frames(Protocol):
-    """Where training clips come from; safe to ask from several threads."""
-
-    grid: AnyGrid
-
-    def clip(self, video: str, time: float) -> Tensor:
-        """The clip around `time` seconds of the video with this id: [T, 3, S, S] uint8, T at most the grid's."""
-        ...
 
 
 class CachedFrames:
@@ -53,7 +41,7 @@ class CachedFrames:
         return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
 
 
-class Opened(NamedTuple):
+class OpenedVideo(NamedTuple):
     """A video's probed file or its folder, and the seconds [N] of its frames."""
 
     source: VideoInfo | FrameFolder
@@ -63,23 +51,22 @@ class Opened(NamedTuple):
 class VideoFrames:
     """Clips straight from the videos, which are opened anew for each."""
 
-    def __init__(self, videos: Mapping[str, Opened], reading: Reading, *, grid: AnyGrid):
+    def __init__(self, videos: Mapping[str, OpenedVideo], reading: PictureReader, *, grid: AnyGrid):
         """videos: by id."""
-        self.grid, self._videos, self._reading = grid, videos, reading
-        self._readers = {video: choose_reader(one.source, reading.decoder) for video, one in videos.items()}
+        self.grid, self._videos = grid, videos
+        self._squares = {name: reading.squares(video.source) for name, video in videos.items()}
 
     def clip(self, video: str, time: float) -> Tensor:
         """The clip around `time` seconds: [T, 3, S, S] uint8. Raises DataError where the file is damaged."""
-        (source, times), reading = self._videos[video], self._reading
-        times = times[self.grid.rows(time, len(times), video=video, duration=source.duration)]
-        pictures = read_with(self._readers[video], source, times, timeout_seconds=reading.timeout_seconds)
-        return torch.stack([to_square(picture, size=reading.size, crop=reading.crop) for picture in pictures])
+        source, times = self._videos[video]
+        rows = self.grid.rows(time, len(times), video=video, duration=source.duration)
+        return torch.stack(list(self._squares[video](times[rows])))
 
 
-class Source(NamedTuple):
+class OpenedClips(NamedTuple):
     """Where clips come from, and the videos left out with the reason."""
 
-    frames: Frames
+    frames: ClipSource
     skipped: dict[str, str]
 
 
@@ -92,13 +79,13 @@ def stored_side(size: int, *, crop_scale: float) -> int:
     return size if crop_scale == 1 else round(size * 8 / 7)
 
 
-def cached_frames(videos: Sequence[Video], place: Place, *, grid: AnyGrid) -> Source:
+def cached_frames(videos: Sequence[Video], storage: FrameStorage, *, grid: AnyGrid) -> OpenedClips:
     """All videos' frames as JPEG files, made where they are not stored yet; see `open_frames`.
 
-    place.reading must read the grid's frames.
+    storage.reading must read the grid's frames.
     """
-    opened = open_frames(videos, jpeg_content(), place, grid=grid, is_shared=True)
-    return Source(CachedFrames({video.id: arrays for video, arrays in opened.videos}, grid=grid), opened.skipped)
+    stored = open_frames(videos, jpeg_content(), storage, grid=grid, is_shared=True)
+    return OpenedClips(CachedFrames({video.id: arrays for video, arrays in stored.videos}, grid=grid), stored.skipped)
 
 
 def jpeg_content() -> Content:
@@ -107,35 +94,35 @@ def jpeg_content() -> Content:
 
 
 def video_frames(
-    videos: Sequence[Video], reading: Reading, *, grid: AnyGrid, world: World, skip_unreadable: bool
-) -> Source:
+    videos: Sequence[Video], reading: PictureReader, *, grid: AnyGrid, world: World, skip_unreadable: bool
+) -> OpenedClips:
     """All videos, probed, each process a share of them.
 
     Raises DataError for one that cannot be read, is shorter than a clip or has labels of another length, unless such
     videos may be left out.
     """
 
-    def open_one(video: Video) -> Opened | DataError:
+    def opened(video: Video) -> OpenedVideo | DataError:
         try:
-            source = open_source(video, reading)
+            source = reading.open(video)
             check_length(video, source.duration)
             times = reading.times(video, source)
-            grid.rows(0.0, len(times), video=video.id, duration=source.duration)
+            grid.rows(0.0, len(times), video=video.id, duration=source.duration)  # refuses a video shorter than a clip
         except DataError as error:
             return error
-        return Opened(source, times)
+        return OpenedVideo(source, times)
 
-    mine = distributed.shard(videos, world)
-    with ThreadPoolExecutor(reading.threads or default_threads()) as pool:
-        opened = dict(zip((video.id for video in mine), pool.map(open_one, mine), strict=True))
-    for error in (one for one in opened.values() if isinstance(one, DataError)):
+    share = distributed.shard(videos, world)
+    with ThreadPoolExecutor(reading.thread_count()) as pool:
+        outcomes = dict(zip((video.id for video in share), pool.map(opened, share), strict=True))
+    for error in (outcome for outcome in outcomes.values() if isinstance(outcome, DataError)):
         if not skip_unreadable:
             raise error
         log.warning("left out: %s", error)
-    found = {name: one for share in distributed.gather(opened, world) for name, one in share.items()}
-    whole = {name: one for name, one in found.items() if not isinstance(one, DataError)}
-    skipped = {name: str(one) for name, one in found.items() if isinstance(one, DataError)}
-    return Source(VideoFrames(whole, reading, grid=grid), skipped)
+    every = {name: outcome for part in distributed.gather(outcomes, world) for name, outcome in part.items()}
+    readable = {name: outcome for name, outcome in every.items() if not isinstance(outcome, DataError)}
+    skipped = {name: str(outcome) for name, outcome in every.items() if isinstance(outcome, DataError)}
+    return OpenedClips(VideoFrames(readable, reading, grid=grid), skipped)
 
 
 def _to_jpegs(batches: Iterator[Tensor], frames: int) -> dict[str, Any]:

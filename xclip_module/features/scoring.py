@@ -11,7 +11,7 @@ import torch
 from xclip_module.errors import NonFiniteError
 from xclip_module.interface import Embeddings, VideoTextModel
 
-_CLIPS_PER_PASS = 512
+_CLIPS_PER_PASS = 512  # so that memory does not grow with the video
 
 
 @torch.inference_mode()
@@ -34,8 +34,8 @@ def score_stored(
 def check_finite(scores: np.ndarray, video: str) -> None:
     """Raises NonFiniteError naming the video when a score is NaN or infinite."""
     if not np.isfinite(scores).all():
-        found = f"{int((~np.isfinite(scores)).sum())} of {scores.size}"
-        raise NonFiniteError("scores are not finite", video, found, "--run.precision=fp32, or other weights")
+        count = f"{int((~np.isfinite(scores)).sum())} of {scores.size}"
+        raise NonFiniteError("scores are not finite", video, count, "--run.precision=fp32, or other weights")
 
 
 def _clips_of_frames(

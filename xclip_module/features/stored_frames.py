@@ -16,15 +16,11 @@ from torch import Tensor
 
 from xclip_module.errors import ConfigError, DataError, DiskError
 from xclip_module.features.store import FeatureStore
-from xclip_module.features.video_pass import Arrays, Reading, feature_pass, stored_key
-from xclip_module.interface import FrameFolder, Sampling, Video, VideoInfo, clip_rows
+from xclip_module.features.video_pass import Arrays, feature_pass, stored_key
+from xclip_module.interface import AnyGrid, PictureReader, Sampling, Video, clip_rows
 from xclip_module.run import distributed
 from xclip_module.run.distributed import World
 from xclip_module.run.progress import Progress
-from xclip_module.video.frame_choice import FrameChoice
-from xclip_module.video.inspect import probe
-from xclip_module.video.readers import read_frames
-from xclip_module.video.transform import to_square
 
 _SAMPLED_FRAMES = 5  # of one video, to guess how many bytes all will take
 
@@ -47,7 +43,7 @@ class Grid(NamedTuple):
         """Every clip has so many."""
         return self.sampling.frames_per_clip
 
-    def fits(self, reading: Reading) -> bool:
+    def fits(self, reading: PictureReader) -> bool:
         """Whether that reads these frames."""
         return reading.choice is None and reading.fps == self.fps
 
@@ -67,37 +63,11 @@ class Grid(NamedTuple):
         return clip_rows(np.array([time]), whole, sampling, video=video, duration=duration)[0, :: self.step]
 
 
-class ChosenGrid(NamedTuple):
-    """In place of a grid: the few frames of a video that were chosen for it, all of which are its clip."""
-
-    choice: FrameChoice
-
-    @property
-    def frames_per_clip(self) -> int:
-        """No clip has more; a short video has fewer."""
-        return self.choice.frames
-
-    def fits(self, reading: Reading) -> bool:
-        """Whether that reads these frames."""
-        return reading.choice == self.choice
-
-    def expected(self, video: Video) -> float:
-        """The most that a video can have."""
-        return self.choice.frames
-
-    def rows(self, time: float, frames: int, *, video: str, duration: float = 0.0) -> np.ndarray:
-        """[T] all frames of the video, T = `frames`."""
-        return np.arange(frames)
-
-
-AnyGrid = Grid | ChosenGrid
-
-
-class Place(NamedTuple):
+class FrameStorage(NamedTuple):
     """Where frames are stored, how videos are read, by whom, and whether an unreadable video may be left out."""
 
     store: FeatureStore
-    reading: Reading
+    reading: PictureReader
     world: World
     skip_unreadable: bool
 
@@ -114,7 +84,7 @@ class Content(NamedTuple):
     encode: Callable[[Iterator[Tensor], int], Arrays]
 
 
-class Opened(NamedTuple):
+class StoredFrames(NamedTuple):
     """The videos with their stored arrays, which stay on disk, and those left out (on all processes) with the reason.
 
     The arrays are those of `Content.encode`, with "duration" (seconds) and "frames" (N).
@@ -133,13 +103,15 @@ def make_grid(sampling: Sampling, fps: float) -> Grid:
     ratio = fps / sampling.fps if fps else 1.0
     step = max(round(ratio), 1)
     if abs(ratio - step) > 1e-6:
-        why = f"clips have {sampling.fps:g} frames per second, expected a whole multiple"
+        rule = f"clips have {sampling.fps:g} frames per second, expected a whole multiple"
         attempt = f"--finetune.cache_fps={step * sampling.fps:g}"
-        raise ConfigError(f"finetune.cache_fps={fps:g}", why=why, attempt=attempt)
+        raise ConfigError(f"finetune.cache_fps={fps:g}", why=rule, attempt=attempt)
     return Grid(sampling, step)
 
 
-def open_frames(videos: Sequence[Video], content: Content, place: Place, *, grid: AnyGrid, is_shared: bool) -> Opened:
+def open_frames(
+    videos: Sequence[Video], content: Content, storage: FrameStorage, *, grid: AnyGrid, is_shared: bool
+) -> StoredFrames:
     """Makes what is not stored yet, each process a share of it, and opens all videos, or this process's share of them.
 
     A kill costs the video under way; a damaged file is made again. What it will take on disk is said before it begins.
@@ -147,36 +119,30 @@ def open_frames(videos: Sequence[Video], content: Content, place: Place, *, grid
     Raises DiskError when the disk is too small, DataError for a video that cannot be read or is shorter than a clip,
     unless such videos may be left out.
     """
-    assert grid.fits(place.reading), "the frames that are stored are those of the grid that clips are cut from"
-    absent = [video.id for video in videos if not _path(video, content, place).exists()]
+    assert grid.fits(storage.reading), "the frames that are stored are those of the grid that clips are cut from"
+    absent = [video.id for video in videos if not _path(video, content, storage).exists()]
     # As the first process sees it: others may look when one has already begun.
-    missing = set(distributed.gather(absent, place.world)[0])
+    missing = set(distributed.gather(absent, storage.world)[0])
     unmade = [video for video in videos if video.id in missing]
     if unmade:
-        _announce(unmade, content, place, grid)
+        _announce(unmade, content, storage, grid)
     skipped: dict[str, str] = {}
-    for _ in _pass(distributed.shard(unmade, place.world), content, place, grid, skipped):
+    for _ in _pass(distributed.shard(unmade, storage.world), content, storage, grid, skipped):
         pass  # they are stored; nothing of them stays in memory
-    skipped = _merged(skipped, place.world)
-    wanted = videos if is_shared else distributed.shard(videos, place.world)
+    # A barrier too: what is opened below may have been made by another process.
+    skipped = _merged(skipped, storage.world)
+    wanted = videos if is_shared else distributed.shard(videos, storage.world)
     left = [video for video in wanted if video.id not in skipped]
-    opened = list(_pass(left, content, place, grid, skipped))
-    skipped = _merged(skipped, place.world)
-    paths = [_path(video, content, place) for video in videos if video.id not in skipped]
+    opened = list(_pass(left, content, storage, grid, skipped))
+    skipped = _merged(skipped, storage.world)
+    paths = [_path(video, content, storage) for video in videos if video.id not in skipped]
     size = sum(path.stat().st_size for path in paths if path.exists())
-    log.info("%s: %d videos, %.1f MB in %s", content.name, len(paths), size / 1e6, place.store.folder)
-    return Opened([(video, arrays) for video, arrays in opened if video.id not in skipped], skipped)
-
-
-def open_source(video: Video, reading: Reading) -> VideoInfo | FrameFolder:
-    """A video's frames folder, or its file probed. Raises DataError where it cannot be read."""
-    if isinstance(video.source, FrameFolder):
-        return video.source
-    return probe(video.source, timeout_seconds=reading.timeout_seconds)
+    log.info("%s: %d videos, %.1f MB in %s", content.name, len(paths), size / 1e6, storage.store.folder)
+    return StoredFrames([(video, arrays) for video, arrays in opened if video.id not in skipped], skipped)
 
 
 def _pass(
-    videos: Sequence[Video], content: Content, place: Place, grid: AnyGrid, skipped: dict[str, str]
+    videos: Sequence[Video], content: Content, storage: FrameStorage, grid: AnyGrid, skipped: dict[str, str]
 ) -> Iterator[tuple[Video, Arrays]]:
     """Videos with their arrays, made where they are not stored; adds to `skipped` what is left out, with the reason."""
 
@@ -184,70 +150,61 @@ def _pass(
         grid.rows(0.0, frames, video=video, duration=duration)  # refuses a short video before the work
         return content.encode(batches, frames)
 
-    with (
-        Progress(len(videos), name=content.name, unit="videos", is_shown=place.world.is_main) as progress,
-        contextlib.closing(
-            feature_pass(
-                videos,
-                encode,
-                store=place.store,
-                key=content.key,
-                reading=place.reading,
-                progress=progress,
-                mapped=True,
-            )
-        ) as passing,
-    ):
-        for video, arrays in passing:
-            if not isinstance(arrays, DataError):
-                yield video, arrays
-            elif place.skip_unreadable:
-                log.warning("left out: %s", arrays)
-                skipped[video.id] = str(arrays)
-            else:
-                raise arrays
+    store, reading = storage.store, storage.reading
+    with Progress(len(videos), name=content.name, unit="videos", is_shown=storage.world.is_main) as progress:
+        passing = feature_pass(
+            videos, encode, store=store, key=content.key, reading=reading, progress=progress, mapped=True
+        )
+        with contextlib.closing(passing):
+            for video, arrays in passing:
+                if not isinstance(arrays, DataError):
+                    yield video, arrays
+                elif storage.skip_unreadable:
+                    log.warning("left out: %s", arrays)
+                    skipped[video.id] = str(arrays)
+                else:
+                    raise arrays
 
 
-def estimate(videos: Sequence[Video], content: Content, place: Place, *, grid: AnyGrid) -> tuple[int, float]:
+def estimate(videos: Sequence[Video], content: Content, storage: FrameStorage, *, grid: AnyGrid) -> tuple[int, float]:
     """How many frames of these videos are still to be made, and about how many bytes they will take."""
-    unmade = [video for video in videos if not _path(video, content, place).exists()]
+    unmade = [video for video in videos if not _path(video, content, storage).exists()]
     frames = round(sum(map(grid.expected, unmade)))
-    return frames, frames * _frame_bytes(unmade, content, place)
+    return frames, frames * _frame_bytes(unmade, content, storage)
 
 
-def _announce(videos: Sequence[Video], content: Content, place: Place, grid: AnyGrid) -> None:
+def _announce(videos: Sequence[Video], content: Content, storage: FrameStorage, grid: AnyGrid) -> None:
     """Says what will be made and what it takes on disk. Raises DiskError when that is more than is free."""
-    frames, size = estimate(videos, content, place, grid=grid)
-    free = shutil.disk_usage(place.store.folder).free
+    frames, size = estimate(videos, content, storage, grid=grid)
+    free = shutil.disk_usage(storage.store.folder).free
     amounts = f"{frames} frames of {len(videos)} videos, about {size / 1e6:.1f} MB; {free / 1e6:.0f} MB are free"
     if size > free:
         attempt = "--finetune.cache=FOLDER on a larger disk, or --finetune.frames=video for training frames"
-        raise DiskError(f"no room for the {content.name}", place.store.folder, amounts, attempt)
-    if place.world.is_main:
-        log.info("%s, to be made in %s: %s", content.name, place.store.folder, amounts)
+        raise DiskError(f"no room for the {content.name}", storage.store.folder, amounts, attempt)
+    if storage.world.is_main:
+        log.info("%s, to be made in %s: %s", content.name, storage.store.folder, amounts)
 
 
-def _frame_bytes(videos: Sequence[Video], content: Content, place: Place) -> float:
+def _frame_bytes(videos: Sequence[Video], content: Content, storage: FrameStorage) -> float:
     """Bytes of a frame, from a few of the first video that can be read; 0 when none can, which the pass will say."""
-    reading = place.reading
+    reading = storage.reading
     for video in videos:
         try:
-            source = open_source(video, reading)
+            source = reading.open(video)
             times = np.linspace(0, source.duration, _SAMPLED_FRAMES, endpoint=False)
-            pictures = read_frames(source, times, decoder=reading.decoder, timeout_seconds=reading.timeout_seconds)
-            squares = torch.stack([to_square(picture, size=reading.size, crop=reading.crop) for picture in pictures])
+            squares = torch.stack(list(reading.squares(source)(times)))
         except DataError:
             continue
         return sum(array.nbytes for array in content.encode(iter([squares]), len(squares)).values()) / len(squares)
     return 0.0
 
 
-def _path(video: Video, content: Content, place: Place) -> Path:
+def _path(video: Video, content: Content, storage: FrameStorage) -> Path:
     try:
-        return place.store.path(stored_key(video, content.key, place.reading))
+        return storage.store.path(stored_key(video, content.key, storage.reading))
     except OSError:  # the video is not there: neither are its frames, and the pass says so
-        return place.store.folder / "absent"
+        return storage.store.folder / "absent"
 
 
 def _merged(skipped: dict[str, str], world: World) -> dict[str, str]:
-    return {name: why for share in distributed.gather(skipped, world) for name, why in share.items()}
+    return {name: reason for share in distributed.gather(skipped, world) for name, reason in share.items()}

@@ -3,24 +3,25 @@
 N frames of a video, S side of the model's picture.
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from xclip_module.features.stored_frames import AnyGrid, Content, Opened, Place, open_frames
+from xclip_module.features.stored_frames import Content, FrameStorage, StoredFrames, open_frames
 from xclip_module.features.video_pass import Arrays
-from xclip_module.interface import Video
+from xclip_module.interface import AnyGrid, Video
 
 
-def validation_frames(videos: Sequence[Video], place: Place, *, grid: AnyGrid) -> Opened:
+def validation_frames(videos: Sequence[Video], storage: FrameStorage, *, grid: AnyGrid) -> StoredFrames:
     """This process's share of the videos, each with "pictures" [N, 3, S, S] uint8 of every grid frame, still on disk.
 
-    place.reading is the one that scoring uses: frames of the clips, size of the model's picture.
+    storage.reading is the one that scoring uses: frames of the clips, size of the model's picture.
     Memory: while a video is made, twice its pictures (3 * S * S bytes each). Raises as `open_frames`.
     """
-    return open_frames(videos, picture_content(), place, grid=grid, is_shared=False)
+    return open_frames(videos, picture_content(), storage, grid=grid, is_shared=False)
 
 
 def batches_of(pictures: np.ndarray, size: int) -> Iterator[Tensor]:
@@ -35,11 +36,10 @@ def picture_content() -> Content:
 
 
 def _to_array(batches: Iterator[Tensor], frames: int) -> Arrays:
-    first = next(batches).numpy()
-    pictures = np.empty((frames, *first.shape[1:]), np.uint8)
-    pictures[: len(first)] = first
-    start = len(first)
-    for batch in batches:
+    first = next(batches)
+    # Filled batch by batch: joined at the end, the pictures would be in memory once more.
+    pictures, start = np.empty((frames, *first.shape[1:]), np.uint8), 0
+    for batch in itertools.chain([first], batches):
         pictures[start : start + len(batch)] = batch.numpy()
         start += len(batch)
     assert start == frames, "a reader gives every frame that it was asked for"

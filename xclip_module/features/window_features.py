@@ -13,7 +13,7 @@ from xclip_module.errors import NonFiniteError
 from xclip_module.interface import VideoTextModel
 
 FRAME, WINDOW, TEMPORAL, VIDEO = "frame", "window", "temporal", "video"
-_WINDOWS_PER_PASS = 512
+_WINDOWS_PER_PASS = 512  # so that memory does not grow with the video
 
 
 def known_features(model: VideoTextModel) -> tuple[str, ...]:
@@ -53,12 +53,13 @@ def window_features(
             parts.append(model.embed_clips(frames, torch.ones(part.shape, dtype=torch.bool, device=device)).pooled)
         else:
             parts.append(_unit(frames).mean(dim=1))
-    found = torch.cat(parts)
-    if not torch.isfinite(found).all():
-        count = int((~torch.isfinite(found)).any(dim=1).sum())
-        why = f"NaN or infinity in {count} of {len(found)} windows"
-        raise NonFiniteError("features are not finite", video, why, "--run.precision=fp32, or another --data.features")
-    return found
+    features = torch.cat(parts)
+    if not torch.isfinite(features).all():
+        count = f"NaN or infinity in {int((~torch.isfinite(features)).any(dim=1).sum())} of {len(features)} windows"
+        raise NonFiniteError(
+            "features are not finite", video, count, "--run.precision=fp32, or another --data.features"
+        )
+    return features
 
 
 def _unit(vectors: Tensor) -> Tensor:

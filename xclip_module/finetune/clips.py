@@ -10,11 +10,11 @@ from typing import NamedTuple
 import torch
 
 from xclip_module.config import FinetuneConfig
-from xclip_module.features.frame_cache import Frames, cached_frames, jpeg_content, video_frames
+from xclip_module.features.frame_cache import cached_frames, jpeg_content, video_frames
 from xclip_module.features.stored_frames import estimate
 from xclip_module.features.validation_frames import picture_content, validation_frames
 from xclip_module.features.video_pass import Arrays
-from xclip_module.interface import Batch, Video
+from xclip_module.interface import Batch, ClipSource, Video
 from xclip_module.run.distributed import World
 from xclip_module.tasks.training_data import TrainingData
 from xclip_module.training.batches.augment import Augmentation
@@ -26,7 +26,7 @@ _MOST_THREADS = 16
 class Clips(NamedTuple):
     """Where training clips come from, and which at which step, over the videos that can be read."""
 
-    frames: Frames
+    frames: ClipSource
     plan: AnyPlan
     skipped: dict[str, str]
 

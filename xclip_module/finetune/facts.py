@@ -6,7 +6,7 @@ from typing import Any
 
 from xclip_module.finetune.preparation import Training
 from xclip_module.run.distributed import World
-from xclip_module.run.launch import Run
+from xclip_module.run.folder import Run
 from xclip_module.training.engine import Rules
 
 _OPTIMIZERS = {

@@ -10,8 +10,7 @@ from xclip_module.errors import DataError, WeightsError
 from xclip_module.models import save_model
 from xclip_module.models.tokenizer import ClipTokenizer
 from xclip_module.run import distributed, storage
-from xclip_module.run.folder import CHECKPOINTS
-from xclip_module.run.launch import Run
+from xclip_module.run.folder import CHECKPOINTS, Run
 from xclip_module.training import checkpoint
 from xclip_module.training.engine import Trainer, TrainingProgress
 

@@ -2,15 +2,13 @@
 
 import importlib.util
 import logging
-import resource
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from xclip_module.run.launch import Run
+from xclip_module.run.folder import Run
 from xclip_module.run.progress import Progress
+from xclip_module.run.timing import clock, peak_memory
 
 log = logging.getLogger(__name__)
 
@@ -92,19 +90,3 @@ def _short(row: Mapping[str, Any]) -> str:
 
 def _number(value: float | None, form: str) -> str:
     return "not finite" if value is None else format(value, form)
-
-
-def clock(seconds: float) -> str:
-    """Hours, minutes and seconds.
-
-    >>> clock(3725)
-    '1:02:05'
-    """
-    return f"{int(seconds) // 3600}:{int(seconds) % 3600 // 60:02d}:{int(seconds) % 60:02d}"
-
-
-def peak_memory(device: torch.device) -> int:
-    """The most bytes in use so far: of the device, on a CPU of the process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

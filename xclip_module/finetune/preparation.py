@@ -1,6 +1,5 @@
 """A training before its first step: model, clips, optimizer, and how its steps are computed."""
 
-import dataclasses
 import logging
 import math
 from functools import partial
@@ -8,22 +7,19 @@ from typing import Any, NamedTuple
 
 import torch
 
-from xclip_module.config import Config, FinetuneConfig
-from xclip_module.errors import ConfigError
+from xclip_module.config import FinetuneConfig
 from xclip_module.features.encoding import to_pixels
 from xclip_module.finetune.clips import Clips, made_up_batch, prepare_clips, prepare_validation
-from xclip_module.finetune.recipe import with_recipe
-from xclip_module.finetune.standin import task_of
+from xclip_module.finetune.loading import Loaded
 from xclip_module.models import load_tokenizer
 from xclip_module.models.parameters import checkpoint_activations_, freeze_, logit_scale, pretrained_names
 from xclip_module.models.tokenizer import ClipTokenizer
 from xclip_module.run import distributed, precision
 from xclip_module.run.distributed import World
-from xclip_module.run.launch import Run
+from xclip_module.run.folder import Run
 from xclip_module.sections import FIND
-from xclip_module.tasks import sentences
-from xclip_module.tasks.localisation import score as assemble
 from xclip_module.tasks.training_data import TrainingData
+from xclip_module.tasks.weights import build_model, tokenizer_path
 from xclip_module.training.engine import Rules, Trainer
 from xclip_module.training.memory import find_micro_batch
 from xclip_module.training.optim import SCHEDULES, build_optimizer, parameter_groups
@@ -57,20 +53,16 @@ class Training(NamedTuple):
     frozen: int
 
 
-def prepare(config: Config, run: Run, *, is_trial: bool = False) -> Training:
+def prepare(loaded: Loaded, run: Run, *, is_trial: bool = False) -> Training:
     """Everything that training needs, cheap mistakes first.
 
     is_trial: clips straight from the videos, and one val video, so that little is decoded and stored.
     """
-    section = with_recipe(config.finetune, task_of(config).recipe(), data_name=config.data.name)
-    config, world = dataclasses.replace(config, finetune=section), run.world
-    if section.batch_size < world.size:
-        why = f"{world.size} processes share it, one clip each at least"
-        raise ConfigError(f"finetune.batch_size={section.batch_size}", why=why, attempt="a larger batch")
-    model: Any = assemble.build_model(config, world)
+    config, section, world = loaded.config, loaded.config.finetune, run.world
+    model: Any = build_model(config.model, config.data, seed=config.run.seed, device=world.device)
     # Now and not when weights are stored: its files may change while the run is live.
-    tokenizer = load_tokenizer(sentences.tokenizer_place(config))
-    data = task_of(config).training(model, world)
+    tokenizer = load_tokenizer(tokenizer_path(config.model))
+    data = loaded.task.training(loaded.data, model, world)
     # Before the optimizer is built: what is frozen belongs to no group.
     frozen = freeze_(model, section.freeze_layers)
     if section.activation_checkpointing:

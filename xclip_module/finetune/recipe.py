@@ -4,7 +4,7 @@ import dataclasses
 
 from xclip_module.config import FinetuneConfig
 from xclip_module.errors import ConfigError
-from xclip_module.tasks.training_data import Recipe
+from xclip_module.tasks.recipe import Recipe
 
 
 def with_recipe(section: FinetuneConfig, recipe: Recipe, *, data_name: str) -> FinetuneConfig:

@@ -13,7 +13,7 @@ from xclip_module.finetune.files import best_folder, export, save_state
 from xclip_module.finetune.log import TrainingLog
 from xclip_module.finetune.preparation import Training
 from xclip_module.interface import Batch
-from xclip_module.run.launch import Run
+from xclip_module.run.folder import Run
 from xclip_module.sections import FIND
 
 log = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ class TrainingRun:
 
     def deferred(self) -> contextlib.AbstractContextManager[None]:
         """Signals of the run wait until the body has ended."""
-        return self.run.signals.held()
+        return self.run.signals.deferred()
 
     @property
     def seconds(self) -> float:

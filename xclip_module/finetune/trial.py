@@ -1,21 +1,20 @@
 """A training tried for `--check`: two steps, one validation, one checkpoint, and a forecast of the whole."""
 
-import contextlib
 import logging
 import math
 import shutil
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
 
-from xclip_module.config import Config
 from xclip_module.errors import WeightsError
 from xclip_module.finetune.clips import forecast_frames, load_clips
+from xclip_module.finetune.loading import Loaded
 from xclip_module.finetune.preparation import Training, choose_micro_batch, make_rules, make_step, prepare
 from xclip_module.interface import Video
-from xclip_module.run.launch import Run
+from xclip_module.run.folder import Run
+from xclip_module.run.timing import timed
 from xclip_module.training import checkpoint
 
 log = logging.getLogger(__name__)
@@ -29,14 +28,14 @@ class TrainingForecast(NamedTuple):
     note: str
 
 
-def try_training(config: Config, run: Run) -> TrainingForecast:
+def try_training(loaded: Loaded, run: Run) -> TrainingForecast:
     """Everything that a training does, once, and what all of it will take; the weights stay as they are.
 
     Training clips come straight from the videos, so that nothing is stored but the frames of one val video.
     Raises what a training would raise.
     """
     with timed("weights, sentences, training videos"):
-        training = prepare(config, run, is_trial=True)
+        training = prepare(loaded, run, is_trial=True)
     log.info("weights: %s, %s", training.model.protocol, training.precision)
     step, validation = _try_steps(training, run), _try_validation(training, run)
     return _forecast(training, step, validation, _try_checkpoint(training, run))
@@ -108,18 +107,3 @@ def _forecast(training: Training, step: float, validation: float, save: tuple[fl
 def _length(videos: Iterable[Video]) -> float:
     """What scoring goes by: seconds, by the labels; videos that are looked at in a few frames count 1."""
     return sum(video.label_seconds or 1.0 for video in videos)
-
-
-class Spent:
-    """Seconds of a part, once it has ended."""
-
-    seconds = 0.0
-
-
-@contextlib.contextmanager
-def timed(what: str) -> Iterator[Spent]:
-    """Says that a part went well and how long it took."""
-    spent, start = Spent(), time.monotonic()
-    yield spent
-    spent.seconds = time.monotonic() - start
-    log.info("ok: %s, %.1f s", what, spent.seconds)

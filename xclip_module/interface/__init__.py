@@ -2,13 +2,16 @@
 
 from xclip_module.interface.corpus import Corpus, Missing, Query, Segment, Video, split_hash
 from xclip_module.interface.models import Batch, Embeddings, Picture, VideoTextModel
-from xclip_module.interface.moments import Answer, Curve, Moment, Pair, Question
+from xclip_module.interface.moments import Answer, Curve, Moment, Pair, Question, tiou
+from xclip_module.interface.pictures import AnyGrid, ClipSource, PictureReader, PictureStream, check_length
 from xclip_module.interface.sampling import Sampling, clip_rows, curve_times
 from xclip_module.interface.video import FrameFolder, PacketTable, VideoInfo
 
 __all__ = [
     "Answer",
+    "AnyGrid",
     "Batch",
+    "ClipSource",
     "Corpus",
     "Curve",
     "Embeddings",
@@ -18,6 +21,8 @@ __all__ = [
     "PacketTable",
     "Pair",
     "Picture",
+    "PictureReader",
+    "PictureStream",
     "Query",
     "Question",
     "Sampling",
@@ -25,7 +30,9 @@ __all__ = [
     "Video",
     "VideoInfo",
     "VideoTextModel",
+    "check_length",
     "clip_rows",
     "curve_times",
     "split_hash",
+    "tiou",
 ]

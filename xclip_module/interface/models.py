@@ -4,9 +4,13 @@ B batch, L tokens, D embedding width, T frames of a clip, N frames, W word slots
 also U distinct sentences and b clips of this process.
 """
 
-from typing import NamedTuple, Protocol
+from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    # Records are words that every room reads; most of them do without the seconds that importing torch takes.
+    from torch import Tensor
 
 
 class Embeddings(NamedTuple):
@@ -68,32 +72,24 @@ class VideoTextModel(Protocol):
     @property
     def protocol(self) -> str:
         """One line for the results: which arithmetic."""
-        ...
 
     def digest(self) -> str:
         """Fingerprint of all weights: what results depend on."""
-        ...
 
     def stored_digest(self) -> str:
         """Fingerprint of all weights on which stored features of videos depend."""
-        ...
 
     def encode_text(self, input_ids: Tensor, mask: Tensor) -> Embeddings:
         """Texts from token ids [B, W] int64 and mask [B, W]."""
-        ...
 
     def encode_video(self, frames: Tensor, mask: Tensor) -> Embeddings:
         """Clips from normalised pixels [B, T, 3, H, H] and mask [B, T]."""
-        ...
 
     def encode_frames(self, frames: Tensor) -> Tensor:
         """Frame features [N, D] of normalised pixels [N, 3, H, H]; only where `reuses_frames`."""
-        ...
 
     def embed_clips(self, features: Tensor, mask: Tensor) -> Embeddings:
         """Clips from frame features [B, T, D] and mask [B, T]; only where `reuses_frames`."""
-        ...
 
     def similarity(self, text: Embeddings, video: Embeddings) -> Tensor:
         """Logits [B_text, B_video]: a row is a text, always."""
-        ...

@@ -1,9 +1,9 @@
-"""Curves, what was found in them, and what is true.
+"""Curves, the moments that answer a query, what is true, and how far two segments agree.
 
 Q queries, M samples of a curve. Times are seconds.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -67,3 +67,13 @@ class Answer(NamedTuple):
     duration: float
     ranking: np.ndarray
     moments: Mapping[str, list[Moment]]
+
+
+def tiou(first: Sequence[float], second: Sequence[float]) -> float:
+    """Temporal intersection over union of two segments of positive length; a moment's score plays no part.
+
+    >>> tiou((0.0, 10.0), (5.0, 20.0))
+    0.25
+    """
+    overlap = max(min(first[1], second[1]) - max(first[0], second[0]), 0.0)
+    return overlap / ((first[1] - first[0]) + (second[1] - second[0]) - overlap)

@@ -66,6 +66,7 @@ class _Unpickler(pickle.Unpickler):
         self._storages: dict[str, Tensor] = {}
 
     def find_class(self, module: str, name: str) -> Any:
+        # Where torch.jit files the classes that it has compiled.
         if module.startswith("__torch__"):
             return _Module
         if module == "torch" and name in _DTYPES:
@@ -99,6 +100,7 @@ def _rebuild_tensor(storage: Tensor, offset: int, size: tuple, stride: tuple, *_
     reach = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
     if min((offset, *size, *stride), default=0) < 0 or (0 not in size and reach >= len(storage)):
         raise ValueError(f"a tensor of size {tuple(size)} that reaches beyond its storage")
+    # A copy, as several tensors may be views of one storage.
     return torch.as_strided(storage, size, stride, offset).clone()
 
 

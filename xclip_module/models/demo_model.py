@@ -51,7 +51,7 @@ def _learn_merges(sentences: Sequence[str], letters: Sequence[str]) -> list[tupl
     word's last letter is trained as a letter of its own, whose number is its place.
     """
     clip = clip_tokenizer({START: 0, END: 1}, [])
-    last = {letter: chr(_PRIVATE + place) for place, letter in enumerate(letters)}
+    last = {letter: chr(_PRIVATE + number) for number, letter in enumerate(letters)}
     words = [
         word[:-1] + last[word[-1]]
         for sentence in sentences
@@ -60,7 +60,7 @@ def _learn_merges(sentences: Sequence[str], letters: Sequence[str]) -> list[tupl
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     trainer = trainers.BpeTrainer(
-        vocab_size=_VOCABULARY - 2,
+        vocab_size=_VOCABULARY - 2,  # of the two special tokens
         min_frequency=1,
         show_progress=False,
         initial_alphabet=[*letters, *last.values()],

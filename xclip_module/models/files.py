@@ -1,9 +1,8 @@
 """A state dict out of any weight file, without running anything from it."""
 
-import contextlib
 import pickle
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,8 +10,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from xclip_module.errors import UserError, WeightsError
+from xclip_module.errors import WeightsError
 from xclip_module.models.archive import is_script_archive, read_script_archive
+from xclip_module.models.damage import weights_errors
 
 # What training scripts wrap a state dict in.
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
@@ -22,11 +22,11 @@ _LOG_CLASSES = (
     "builtins.getattr",
     "numpy.ndarray",
     "numpy.dtype",
-    *(
-        f"{package}.multiarray.{name}"
-        for package in ("numpy.core", "numpy._core")
-        for name in ("_reconstruct", "scalar")
-    ),
+    # NumPy 2 moved the first two to the last two.
+    "numpy.core.multiarray._reconstruct",
+    "numpy.core.multiarray.scalar",
+    "numpy._core.multiarray._reconstruct",
+    "numpy._core.multiarray.scalar",
 )
 
 
@@ -39,24 +39,6 @@ class Stored(NamedTuple):
 
     tensors: dict[str, Tensor]
     settings: str | None
-
-
-@contextlib.contextmanager
-def weights_errors(place: object, what: str = "unreadable checkpoint") -> Iterator[None]:
-    """Turns whatever a damaged or foreign file makes its readers raise into one WeightsError that names the place.
-
-    Running out of memory and our own errors pass.
-    """
-    try:
-        yield
-    except (UserError, MemoryError, torch.OutOfMemoryError):
-        raise
-    # Every reader has its own classes, transformers' configs and the tokenizers even plain Exceptions.
-    except Exception as error:
-        if "can't allocate memory" in str(error):
-            raise
-        attempt = "download or copy the file again"
-        raise WeightsError(what, str(place)[:200], _reason(error), attempt) from error
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
@@ -78,8 +60,9 @@ def read_stored(path: Path) -> Stored:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
     if not isinstance(content, Mapping) or not content or not all(map(_is_weight, content.items())):
-        found = f"found {_shape_of(content)}, expected dense real tensors by name"
-        raise WeightsError("not a state dict", path, found, "save model.state_dict()")
+        content_kind = f"found {_shape_of(content)}, expected dense real tensors by name"
+        raise WeightsError("not a state dict", path, content_kind, "save model.state_dict()")
+    # All of them, or it is a model that has a part of this name.
     if all(name.startswith("module.") for name in content):
         content = {name.removeprefix("module."): tensor for name, tensor in content.items()}
     return Stored({name: t.float() if t.is_floating_point() else t for name, t in content.items()}, settings)
@@ -107,9 +90,9 @@ def _read(path: Path) -> Any:
             refused = _refused(path)
             if not refused:
                 raise
-            why = f"it asks for {', '.join(refused)}, which no weights need; nothing in it was run"
+            request = f"it asks for {', '.join(refused)}, which no weights need; nothing in it was run"
             attempt = "torch.save(model.state_dict(), path) in the program that wrote it"
-            raise WeightsError("unreadable checkpoint", path, why, attempt) from error
+            raise WeightsError("unreadable checkpoint", path, request, attempt) from error
 
 
 def _refused(path: Path) -> list[str]:
@@ -130,13 +113,6 @@ def _is_weight(item: tuple[Any, Any]) -> bool:
     name, value = item
     is_plain = isinstance(value, Tensor) and value.layout == torch.strided and not value.is_complex()
     return isinstance(name, str) and is_plain
-
-
-def _reason(error: Exception) -> str:
-    """Why, in our words where torch's own advise to switch the safety off."""
-    if isinstance(error, pickle.UnpicklingError) and "weights_only" in str(error):
-        return "it holds more than tensors, or is no weight file; nothing in it was run"
-    return f"{type(error).__name__} {' '.join(str(error).split())}"[:300].strip()
 
 
 def _shape_of(content: Any) -> str:

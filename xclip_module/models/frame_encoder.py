@@ -5,7 +5,6 @@ B clips, T frames, N = B*T, D embedding width, H picture side.
 
 import torch
 from torch import Tensor, nn
-from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from xclip_module.models.spec import TwoTowerSpec
 
@@ -19,25 +18,24 @@ class FrameEncoder(nn.Module):
 
     def __init__(self, spec: TwoTowerSpec, attention: str = "sdpa"):
         """Random weights of the spec's sizes; `attention` is transformers' name of the kernel."""
+        from transformers.models.clip.configuration_clip import CLIPVisionConfig
+        from transformers.models.clip.modeling_clip import CLIPVisionModelWithProjection
+
         super().__init__()
         self.patch_frames = spec.patch_frames
         config = CLIPVisionConfig(
-            hidden_size=spec.vision.width,
-            intermediate_size=spec.vision.hidden,
+            **spec.vision.settings,
             projection_dim=spec.embed,
-            num_hidden_layers=spec.vision.layers,
-            num_attention_heads=spec.vision.heads,
             num_channels=3 * spec.patch_frames,
             image_size=spec.image,
             patch_size=spec.patch,
-            hidden_act=spec.vision.activation,
-            layer_norm_eps=spec.vision.epsilon,
         )
         config._attn_implementation = attention
         self.tower = CLIPVisionModelWithProjection(config)
 
     def forward(self, frames: Tensor) -> Tensor:
         """[N, 3, H, H] or [B, T, 3, H, H] normalised pixels -> [N, D] or [B, T, D]."""
+        # Neighbours are those of the clip, so frames of clips [B, T, …] must not be flattened before.
         if self.patch_frames == 3:
             frames = _with_neighbours(frames)
         flat = frames.flatten(0, -4)  # [N, 3 or 9, H, H]

@@ -15,7 +15,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from xclip_module.errors import WeightsError
-from xclip_module.models.files import weights_errors
+from xclip_module.models.damage import weights_errors
+from xclip_module.models.hub import HEAD_FLAG, check_head
 from xclip_module.models.temporal_head import TemporalHead
 from xclip_module.run import storage
 
@@ -65,10 +66,10 @@ class Head(NamedTuple):
         with torch.inference_mode():
             inputs = self.standardised(features)
             kinds = [query.kind for query in self.queries]
-            found = [log_odds(self.weight @ inputs.T + self.bias[:, None], kinds, self.known)]
+            rows = [log_odds(self.weight @ inputs.T + self.bias[:, None], kinds, self.known)]
             if self.temporal is not None:
-                found.append(log_odds(self.temporal(inputs)[-1], kinds, self.known))
-            return torch.cat(found)
+                rows.append(log_odds(self.temporal(inputs)[-1], kinds, self.known))
+            return torch.cat(rows)
 
     def to(self, device: torch.device) -> "Head":
         """A copy on another device."""
@@ -82,12 +83,13 @@ def log_odds(logits: Tensor, kinds: Sequence[str], known: Tensor) -> Tensor:
     >>> log_odds(torch.tensor([[0.0], [0.0], [0.0]]), ["phase"] * 3, torch.tensor([True] * 3)).flatten().tolist()
     [-0.6931471824645996, -0.6931471824645996, -0.6931471824645996]
     """
-    found = logits.clone()
+    odds = logits.clone()
     phases = [row for row, kind in enumerate(kinds) if kind == "phase" and known[row]]
     for row in phases:
-        found[row] = logits[row] - torch.logsumexp(logits[[other for other in phases if other != row]], dim=0)
-    found[~known] = _NEVER
-    return found
+        # log p / (1 - p) of a softmax: one exponential against the sum of the others.
+        odds[row] = logits[row] - torch.logsumexp(logits[[other for other in phases if other != row]], dim=0)
+    odds[~known] = _NEVER
+    return odds
 
 
 def save_head(head: Head, path: Path) -> None:
@@ -112,25 +114,23 @@ def save_head(head: Head, path: Path) -> None:
 
 def load_head(path: Path) -> Head:
     """The head of a file. Raises WeightsError for a file that is missing, damaged, or no head."""
-    attempt = "--model.head=runs/NAME/head.safetensors of run_linear_probe.py"
-    if not path.is_file():
-        raise WeightsError("no such head", path, attempt=attempt)
+    check_head(path)
     with weights_errors(path, "unreadable head"):
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             names = file.keys()
             # Copies, which lie where a product of matrices gives the bits that it gave before saving.
             tensors = {name: file.get_tensor(name).clone() for name in names}
-        known = json.loads(metadata.get("head", "{}"))
-        if known.get("format") != FORMAT:
-            found = f"its format is {known.get('format')!r}, expected {FORMAT!r}"
-            raise WeightsError("not a head", path, found, attempt)
-        header = known["head"]
-        if known.get("digest") != _digest(tensors, header):
+        described = json.loads(metadata.get("head", "{}"))
+        if described.get("format") != FORMAT:
+            formats = f"its format is {described.get('format')!r}, expected {FORMAT!r}"
+            raise WeightsError("not a head", path, formats, HEAD_FLAG)
+        header = described["head"]
+        if described.get("digest") != _digest(tensors, header):
             raise WeightsError("damaged head", path, "its SHA-256 is not the one noted", "train or copy it again")
         if header["version"] != _VERSION:
-            why = f"version {header['version']}, this program reads {_VERSION}"
-            raise WeightsError("head of another version", path, why, "train it again")
+            versions = f"version {header['version']}, this program reads {_VERSION}"
+            raise WeightsError("head of another version", path, versions, "train it again")
         return Head(
             queries=tuple(HeadQuery(*query) for query in header["queries"]),
             **{name: tensors[name] for name in _TENSORS},
@@ -140,10 +140,10 @@ def load_head(path: Path) -> Head:
         )
 
 
-def _temporal(found: Mapping[str, Any] | None, tensors: Mapping[str, Tensor]) -> TemporalHead | None:
-    if found is None:
+def _temporal(spec: Mapping[str, Any] | None, tensors: Mapping[str, Tensor]) -> TemporalHead | None:
+    if spec is None:
         return None
-    network = TemporalHead(**found)
+    network = TemporalHead(**spec)
     prefix = "temporal."
     state = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
     network.load_state_dict(state)

@@ -11,23 +11,28 @@ import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import huggingface_hub
-import torch
-import transformers
 from huggingface_hub.errors import LocalEntryNotFoundError
-from torch import Tensor
 
 from xclip_module.errors import WeightsError
 from xclip_module.interface import Picture
-from xclip_module.models.files import weights_errors
+from xclip_module.models.damage import weights_errors
 from xclip_module.models.spec import CLIP_MEAN, CLIP_STD, Tower, TwoTowerSpec
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+EXAMPLE = "openai/clip-vit-base-patch32"
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
+# How long a hub may take to say what it has; without a network its client would retry for minutes.
 _PROBE_SECONDS = 10
 _FILES = ("*.json", "*.txt", "*.safetensors", "*.bin")
+_CLIP_KEYS = ("text_config", "vision_config", "projection_dim", "logit_scale_init_value")
+
+HEAD_FLAG = "--model.head=runs/NAME/head.safetensors of run_linear_probe.py"
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +48,8 @@ def locate(path_or_name: str) -> Path:
             return path
         suffixes = {".pt", ".pth", ".bin", ".safetensors"}
         if not re.fullmatch(r"[\w.-]+/[\w.-]+", path_or_name) or path.suffix in suffixes:
-            why = "expected a file, a folder or a hub name such as org/model"
-            raise WeightsError("no such checkpoint", path_or_name, why, "--model.weights=openai/clip-vit-base-patch32")
+            kinds, attempt = "a file, a folder or a hub name such as org/model", f"--model.weights={EXAMPLE}"
+            raise WeightsError("no such checkpoint", path_or_name, f"expected {kinds}", attempt)
         try:
             folder = Path(huggingface_hub.snapshot_download(path_or_name, local_files_only=True))
             if (folder / "config.json").is_file():
@@ -54,18 +59,27 @@ def locate(path_or_name: str) -> Path:
     return _download(path_or_name)
 
 
+def check_head(path: Path) -> None:
+    """Raises WeightsError where there is no such file, as `head.load_head` does, whose import takes seconds."""
+    if not path.is_file():
+        raise WeightsError("no such head", path, attempt=HEAD_FLAG)
+
+
 def read_config(folder: Path) -> dict[str, Any]:
     """The folder's config.json. Raises WeightsError when it is missing (transformers would invent one) or broken."""
     file = folder / "config.json"
     if not file.is_file():
-        why, attempt = "a model folder needs one beside its weights", f"ls {shlex.quote(str(folder))}"
-        raise WeightsError("no config.json", folder, why, attempt)
+        attempt = f"ls {shlex.quote(str(folder))}"
+        raise WeightsError("no config.json", folder, "a model folder needs one beside its weights", attempt)
     return _read_json(file)
 
 
 def load_strictly(model_class: Any, folder: Path, attention: str) -> Any:
     """`model_class.from_pretrained` that refuses missing, unexpected and mis-sized tensors, listed as sets."""
+    import torch
+
     with _quiet_transformers(), weights_errors(folder):
+        # Mis-sized tensors are let pass here, or the first of them would end the load before the others are known.
         model, report = model_class.from_pretrained(
             folder,
             local_files_only=True,
@@ -74,6 +88,7 @@ def load_strictly(model_class: Any, folder: Path, attention: str) -> Any:
             attn_implementation=attention,
             torch_dtype=torch.float32,
         )
+    # A count from 0 that earlier versions of transformers stored as if it were a weight.
     unexpected = {name for name in report["unexpected_keys"] if not name.endswith("position_ids")}
     refuse(folder, missing=set(report["missing_keys"]), unexpected=unexpected, sizes=_sizes(report["mismatched_keys"]))
     return model.float().eval()
@@ -90,7 +105,9 @@ def refuse(path: object, *, missing: set[str], unexpected: set[str], sizes: dict
 
 def clip_spec(config: dict[str, Any], folder: Path) -> TwoTowerSpec:
     """The sizes of a Hugging Face CLIP folder."""
-    full = transformers.CLIPConfig(**{k: v for k, v in config.items() if k in _CLIP_KEYS})
+    from transformers.models.clip.configuration_clip import CLIPConfig
+
+    full = CLIPConfig(**{k: v for k, v in config.items() if k in _CLIP_KEYS})
     vision, text = full.vision_config, full.text_config
     picture = read_picture(folder, Picture(vision.image_size, CLIP_MEAN, CLIP_STD))
     return TwoTowerSpec(
@@ -106,9 +123,11 @@ def clip_spec(config: dict[str, Any], folder: Path) -> TwoTowerSpec:
     )
 
 
-def clip_state(folder: Path, attention: str) -> dict[str, Tensor]:
+def clip_state(folder: Path, attention: str) -> "dict[str, Tensor]":
     """The tensors of a Hugging Face CLIP folder under our names."""
-    state = load_strictly(transformers.CLIPModel, folder, attention).state_dict()
+    from transformers.models.clip.modeling_clip import CLIPModel
+
+    state = load_strictly(CLIPModel, folder, attention).state_dict()
     towers = {
         "vision_model.": "frame_encoder.tower.vision_model.",
         "visual_projection.": "frame_encoder.tower.visual_projection.",
@@ -141,9 +160,6 @@ def read_picture(folder: Path, fallback: Picture) -> Picture:
 def imagenet_picture(size: int) -> Picture:
     """What the microsoft/xclip-* checkpoints were trained with, according to their preprocessor files."""
     return Picture(size, _IMAGENET_MEAN, _IMAGENET_STD)
-
-
-_CLIP_KEYS = ("text_config", "vision_config", "projection_dim", "logit_scale_init_value")
 
 
 def _read_json(file: Path) -> dict[str, Any]:
@@ -187,20 +203,21 @@ def _download(name: str) -> Path:
 @contextlib.contextmanager
 def _quiet_transformers() -> Iterator[None]:
     """Its load report is a table of many lines; `load_strictly` says the same in one."""
-    before = transformers.logging.get_verbosity()
-    bars = transformers.logging.is_progress_bar_enabled()
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
+    from transformers.utils import logging as reports
+
+    before, has_bars = reports.get_verbosity(), reports.is_progress_bar_enabled()
+    reports.set_verbosity_error()
+    reports.disable_progress_bar()
     try:
         yield
     finally:
-        transformers.logging.set_verbosity(before)
-        if bars:
-            transformers.logging.enable_progress_bar()
+        reports.set_verbosity(before)
+        if has_bars:
+            reports.enable_progress_bar()
 
 
 def _sizes(mismatched: Any) -> dict[str, str]:
-    return {name: f"found {list(found)}, expected {list(expected)}" for name, found, expected in mismatched}
+    return {name: f"found {list(stored)}, expected {list(expected)}" for name, stored, expected in mismatched}
 
 
 def _listed(names: set[str], most: int = 20) -> str:

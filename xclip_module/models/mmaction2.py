@@ -26,8 +26,8 @@ def adapter_heads(settings: str, path: object) -> int:
     >>> adapter_heads("adapter=dict(transformer_heads=8, type='TransformerAdapter')", "epoch_5.pth")
     8
     """
-    found = re.search(r"\btransformer_heads['\"]?\s*[=:]\s*(\d+)", settings)
-    if found is None:
-        why = "no tensor tells the heads of its adapter, and no transformer_heads stands in its meta"
-        raise WeightsError("incomplete MMAction2 checkpoint", path, why, "the file as MMAction2 wrote it")
-    return int(found[1])
+    heads = re.search(r"\btransformer_heads['\"]?\s*[=:]\s*(\d+)", settings)
+    if heads is None:
+        gap = "no tensor tells the heads of its adapter, and no transformer_heads stands in its meta"
+        raise WeightsError("incomplete MMAction2 checkpoint", path, gap, "the file as MMAction2 wrote it")
+    return int(heads[1])

@@ -3,9 +3,10 @@
 B texts or clips, V videos, T frames, P patches of a frame, W word slots, D width, H picture side.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
-from transformers import XCLIPModel
 
 from xclip_module.interface import Embeddings, Picture
 from xclip_module.models.digest import weights_digest
@@ -23,8 +24,8 @@ class MicrosoftXClip(nn.Module):
     Works by sub-modules: `get_video_features` fails in transformers 4.57 and the combined processor drops videos there.
     """
 
-    def __init__(self, model: XCLIPModel, picture: Picture):
-        """Wraps a loaded model; `picture` is the preprocessing of its checkpoint."""
+    def __init__(self, model: Any, picture: Picture):
+        """Wraps a loaded `XCLIPModel`; `picture` is the preprocessing of its checkpoint."""
         super().__init__()
         self.model = model
         self.family = "ms-xclip"
@@ -72,8 +73,10 @@ class MicrosoftXClip(nn.Module):
         outputs = self.model.vision_model(pixel_values=frames.flatten(0, 1))
         with _float32(frames):
             states = self.model.visual_projection(outputs[1].float()).unflatten(0, (b, t))  # [B, T, D]
+            # Without the class token, which is the frame itself.
             patches = self.model.prompts_visual_layernorm(outputs[0][:, 1:].float())
             patches = (patches @ self.model.prompts_visual_projection).unflatten(0, (b, t)).mean(1)  # [B, P, D]
+            # Multi-frame integration: a small transformer over the T frames, with a residual, then their mean.
             # 4.57 answers a tuple here and later versions an output object; both have the pooled video at 1.
             pooled = self.model.mit(states)[1]
         return Embeddings(pooled, patches, patches.new_ones(patches.shape[:2], dtype=torch.bool))
@@ -98,6 +101,7 @@ class MicrosoftXClip(nn.Module):
 
     def _block(self, text: Tensor, video: Tensor, patches: Tensor) -> Tensor:
         texts = text.expand(len(video), -1, -1)  # [V, B, D]
+        # Video-specific prompting: text + alpha * decoder(text, patches), with a learned alpha for each channel.
         texts = texts + self.model.prompts_generator(texts, patches)
         texts = texts / texts.norm(dim=-1, keepdim=True)
         video = video / video.norm(dim=-1, keepdim=True)

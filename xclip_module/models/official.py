@@ -28,6 +28,7 @@ GRAINED = (
 _ADAPTER_POSITIONS = "adapter.positional_embedding"
 _VISION = "frame_encoder.tower.vision_model."
 _TEXT = "text_encoder.tower.text_model."
+# Stacks of numbered blocks, whose leaves all have the names of `_LEAVES`.
 _STACKS = {
     "clip.visual.transformer.resblocks.": f"{_VISION}encoder.layers.",
     "clip.transformer.resblocks.": f"{_TEXT}encoder.layers.",
@@ -46,6 +47,7 @@ _PLAIN = {
     "clip.logit_scale": "logit_scale",
     "clip.visual.class_embedding": f"{_VISION}embeddings.class_embedding",
     "clip.visual.positional_embedding": f"{_VISION}embeddings.position_embedding.weight",
+    # transformers spells it so.
     "clip.visual.ln_pre.weight": f"{_VISION}pre_layrnorm.weight",
     "clip.visual.ln_pre.bias": f"{_VISION}pre_layrnorm.bias",
     "clip.visual.ln_post.weight": f"{_VISION}post_layernorm.weight",
@@ -72,6 +74,7 @@ _TRANSPOSED = {
     "clip.visual.proj": "frame_encoder.tower.visual_projection.weight",
     "clip.text_projection": "text_encoder.tower.text_projection.weight",
 }
+# The patch embedding of linear_patch=3d; conv1 stays in such checkpoints and is not read.
 _CONV3D = "clip.visual.conv2.weight"
 
 
@@ -90,6 +93,8 @@ def to_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             conv3d = name.endswith("patch_embedding.weight") and tensor.shape[1] == 9
             result[_CONV3D if conv3d else plain[name]] = _unstack_time(tensor) if conv3d else tensor
         else:
+            # torch's attention keeps q, k and v as one in-projection [3w, w], transformers as three; met three times,
+            # the joint tensor is the same each time.
             official, part = _block_to_official(name)
             if part is None:
                 result[official] = tensor
@@ -120,13 +125,15 @@ def infer_spec(state: Mapping[str, Tensor], path: object) -> TwoTowerSpec:
     needed = {patches, *_TRANSPOSED, "clip.visual.positional_embedding", "clip.positional_embedding"}
     needed |= {"clip.token_embedding.weight", "clip.ln_final.weight"}
     if missing := sorted(needed - set(state)):
-        found = f"missing {{{', '.join(missing)}}}, found {len(state)} tensors such as {sorted(state)[:3]}"
-        raise WeightsError("not an X-CLIP, CLIP4Clip or CLIP ViT checkpoint", path, found)
+        names = f"missing {{{', '.join(missing)}}}, found {len(state)} tensors such as {sorted(state)[:3]}"
+        raise WeightsError("not an X-CLIP, CLIP4Clip or CLIP ViT checkpoint", path, names)
     width, patch = len(state[patches]), state[patches].shape[-1]
     text_width = len(state["clip.ln_final.weight"])
+    # One position for the class token, the others on a square grid of patches.
     grid = round((len(state["clip.visual.positional_embedding"]) - 1) ** 0.5)
     header = _header(state)
     has_adapter = any(name.startswith("adapter.") for name in state)
+    # A cross encoder of X-CLIP's code carries the eight matrices too, and never reads them.
     grained = any(name in state for name in GRAINED) and header != "tight" and not has_adapter
     stack = {
         "transformer": "adapter.transformer.resblocks." if has_adapter else "transformerClip.resblocks.",
@@ -168,7 +175,7 @@ def _tower(width: int, layers: int) -> Tower:
 
 
 def _layers(state: Mapping[str, Tensor], stack: str) -> int:
-    numbers = [int(found[1]) for name in state if (found := re.match(rf"{re.escape(stack)}(\d+)\.", name))]
+    numbers = [int(block[1]) for name in state if (block := re.match(rf"{re.escape(stack)}(\d+)\.", name))]
     return max(numbers, default=-1) + 1
 
 
@@ -191,9 +198,9 @@ def _block_to_official(name: str) -> tuple[str, str | None]:
     for official, ours in _STACKS.items():
         if name.startswith(ours):
             number, leaf = name.removeprefix(ours).split(".", 1)
-            if found := re.fullmatch(r"self_attn\.[qkv]_proj\.(weight|bias)", leaf):
-                pattern = f"{ours}{number}.self_attn.{{}}_proj.{found[1]}"
-                return f"{official}{number}.attn.in_proj_{found[1]}", pattern
+            if projection := re.fullmatch(r"self_attn\.[qkv]_proj\.(weight|bias)", leaf):
+                pattern = f"{ours}{number}.self_attn.{{}}_proj.{projection[1]}"
+                return f"{official}{number}.attn.in_proj_{projection[1]}", pattern
             theirs = next(o + leaf.removeprefix(u) for o, u in _LEAVES.items() if leaf.startswith(u))
             return f"{official}{number}.{theirs}", None
     raise KeyError(name)

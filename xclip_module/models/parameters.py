@@ -49,8 +49,9 @@ def freeze_(model: Model, layers: int) -> list[str]:
     trains = _PATCHES if isinstance(model, TwoTower) and model.spec.patch_frames == 3 else None
     frozen = []
     for name, parameter in model.named_parameters():
-        found = _BOTTOM.search(name)
-        if found and int(found["block"] or -1) < layers and not (trains and name.endswith(trains)):
+        bottom = _BOTTOM.search(name)
+        # What lies under the blocks has no number, and is frozen with any number of them.
+        if bottom and int(bottom["block"] or -1) < layers and not (trains and name.endswith(trains)):
             parameter.requires_grad = False
             frozen.append(name)
     return frozen

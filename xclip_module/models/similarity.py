@@ -12,6 +12,7 @@ from torch.nn.functional import dropout
 from xclip_module.interface import Embeddings
 from xclip_module.models.temporal import HEADER_EPSILON, MaskedBlocks
 
+# tau of X-CLIP, the best of 1, 0.1, 0.01 and 0.001 in its ablation; the code has it fixed.
 TEMPERATURE = 0.01
 # Elements of the [B, W, V, F] similarity that exist at a time: what stays in a core's cache, and what fills a GPU.
 _CPU_BLOCK = 800_000
@@ -42,11 +43,21 @@ def attend(scores: Tensor, matrix: Tensor, real: Tensor | None = None) -> Tensor
     if real is not None:
         weights = weights.masked_fill(~real, -torch.inf)
         scores = scores.masked_fill(~real, 0.0)
+    # The row of weights times the matrix, not normalised again, as released; with the identity, the paper's equations.
     return ((torch.softmax(weights, dim=-1) @ matrix) * scores).sum(-1)
 
 
 class MultiGrained(nn.Module):
     """X-CLIP's four granularities with attention over the similarity matrix and eight learned matrices.
+
+    With s a sentence, w_i its words, g a video, f_j its frames, all of unit length, and A_k(S; M) = `attend` along k:
+
+        video-sentence  s G g                        G  global_mat_weight
+        video-word      A_w(w_i g; M)                M  word_logit_weight
+        sentence-frame  A_f(s f_j; M)                M  frame_logit_weight
+        frame-word      S_ij = w_i L f_j             L  local_mat_weight
+                        A_f(A_w(S; M); M2) / 2       M, M2  word_mat_weight, frame_mat_weight2
+                        + A_w(A_f(S; M); M2) / 2     M, M2  frame_mat_weight, word_mat_weight2
 
     logits = scale * (video-sentence + video-word + sentence-frame + frame-word) / 4.
     Source: X-CLIP (Ma et al. 2022) sections 3.2-3.4 and modules/modeling_xclip.py; parameters bear the released names.
@@ -74,6 +85,7 @@ class MultiGrained(nn.Module):
         video = Embeddings(normalise(video.pooled), normalise(video.tokens), video.mask)
         # Projected once for all videos, and in units of the temperature, so that both softmaxes can read the product.
         projected = text.tokens @ self.local_mat_weight / TEMPERATURE  # [B, W, D]
+        # Of 1,000 texts and videos [B, W, V, F] alone would take 1.5 GB.
         texts, videos = _block_sizes(text.tokens, video.tokens)
         rows = [
             self._row(part, words, video, videos)
@@ -124,6 +136,7 @@ class MultiGrained(nn.Module):
             both = _attend_both(scaled, self.word_mat_weight, self.frame_mat_weight)
             if both is not None:
                 return both
+        # Masked, or too far apart for one exponential: each direction on its own.
         scores = scaled * TEMPERATURE
         real = words_real[:, None, None, :] if self.masked else None  # [B, 1, 1, W]
         by_frame = attend(scores.permute(0, 2, 3, 1), self.word_mat_weight, real)  # [B, V, F]
@@ -177,6 +190,7 @@ class CrossEncoder(nn.Module):
         embedded = dropout(sequence + self.positions.weight[: 1 + f], _CROSS_DROPOUT, self.training)
         states = self.encoder(embedded, mask)
         pooled = self.dense(self.norm(states)[:, 0])
+        # QuickGELU, x sigmoid(1.702 x), as everywhere in CLIP.
         return self.score(pooled * torch.sigmoid(1.702 * pooled)).view(b, v)
 
 
@@ -187,6 +201,7 @@ def _attend_both(scaled: Tensor, word_matrix: Tensor, frame_matrix: Tensor) -> t
     directions; sum_j S_j (p M)_j = sum_i p_i (M S)_i spares the normalised weights their own tensors.
     """
     b, w, v, f = scaled.shape
+    # Detached: the result does not depend on the shift, so neither does its gradient.
     weights = torch.exp(scaled - (scaled.detach().amax() - _PEAK))
     over_words, over_frames = weights.sum(1), weights.sum(3)  # [B, V, F], [B, W, V]
     if not torch.minimum(over_words.amin(), over_frames.amin()) > _FAINT:

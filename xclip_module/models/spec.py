@@ -1,9 +1,10 @@
 """The sizes and choices that describe a two-tower model completely."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from xclip_module.interface import Picture
 
+# Of RGB in 0..1, from OpenAI's preprocessing.
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 CLIP4CLIP = "clip4clip"
@@ -19,6 +20,18 @@ class Tower(NamedTuple):
     hidden: int
     activation: str = "quick_gelu"
     epsilon: float = 1e-5
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The same in the words of transformers' configurations."""
+        return {
+            "hidden_size": self.width,
+            "intermediate_size": self.hidden,
+            "num_hidden_layers": self.layers,
+            "num_attention_heads": self.heads,
+            "hidden_act": self.activation,
+            "layer_norm_eps": self.epsilon,
+        }
 
 
 class TwoTowerSpec(NamedTuple):

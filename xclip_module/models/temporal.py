@@ -5,12 +5,13 @@ B clips, T frames, D width.
 
 import torch
 from torch import Tensor, nn
-from transformers import CLIPTextConfig
-from transformers.models.clip.modeling_clip import CLIPEncoder
+
+from xclip_module.models.spec import Tower
 
 # The released code writes its LayerNorm in TF style, with this epsilon instead of CLIP's 1e-5.
 HEADER_EPSILON = 1e-12
 _CLIP_EPSILON = 1e-5
+# What the released code adds to the scores of empty slots.
 _HIDDEN_KEY = -1e6
 
 
@@ -22,15 +23,13 @@ class MaskedBlocks(nn.Module):
 
     def __init__(self, width: int, layers: int, *, heads: int = 0, epsilon: float = HEADER_EPSILON):
         """Random weights; heads = 0 makes them 64 channels wide (`width` a multiple of 64, or a single head)."""
+        from transformers.models.clip.configuration_clip import CLIPTextConfig
+        from transformers.models.clip.modeling_clip import CLIPEncoder
+
         super().__init__()
-        config = CLIPTextConfig(
-            hidden_size=width,
-            intermediate_size=4 * width,
-            num_hidden_layers=layers,
-            num_attention_heads=heads or max(1, width // 64),
-            hidden_act="quick_gelu",
-            layer_norm_eps=epsilon,
-        )
+        tower = Tower(width, layers, heads=heads or max(1, width // 64), hidden=4 * width, epsilon=epsilon)
+        config = CLIPTextConfig(**tower.settings)
+        # flash_attention_2, which the towers may have, takes no mask that is added to scores.
         config._attn_implementation = "sdpa"
         self.blocks = CLIPEncoder(config)
 
@@ -74,6 +73,8 @@ class TransformerAdapter(nn.Module):
         super().__init__()
         self.positional_embedding = nn.Parameter(0.01 * torch.randn(frames, width))
         self.transformer = MaskedBlocks(width, layers, heads=heads, epsilon=_CLIP_EPSILON)
+        # As CLIP starts its towers (openai/CLIP model.py, `initialize_parameters`): what adds to the residual stream
+        # starts smaller the more blocks add to it.
         inner, outer = width**-0.5, (2 * layers * width) ** -0.5
         for block in self.transformer.blocks.layers:
             attention = block.self_attn
@@ -88,8 +89,8 @@ class TransformerAdapter(nn.Module):
     def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
         """[B, T, D] frame features and mask [B, T] -> [B, T, D]; raises ValueError for another T than the positions."""
         if frames.shape[1] != len(self.positional_embedding):
-            found, expected = frames.shape[1], len(self.positional_embedding)
-            raise ValueError(f"clips of {found} frame slots, this adapter is for {expected}: sample {expected} frames")
+            slots, expected = frames.shape[1], len(self.positional_embedding)
+            raise ValueError(f"clips of {slots} frame slots, this adapter is for {expected}: sample {expected} frames")
         return self.transformer(frames + self.positional_embedding, mask) + frames
 
 

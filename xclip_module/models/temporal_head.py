@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+# Both as in MS-TCN.
 _KERNEL = 3
 _DROPOUT = 0.5
 

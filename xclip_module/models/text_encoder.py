@@ -2,7 +2,6 @@
 
 import torch
 from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
 from xclip_module.interface import Embeddings
 from xclip_module.models.spec import TwoTowerSpec
@@ -18,18 +17,17 @@ class TextEncoder(nn.Module):
 
     def __init__(self, spec: TwoTowerSpec, attention: str = "sdpa"):
         """Random weights of the spec's sizes; `attention` is transformers' name of the kernel."""
+        from transformers.models.clip.configuration_clip import CLIPTextConfig
+        from transformers.models.clip.modeling_clip import CLIPTextModelWithProjection
+
         super().__init__()
         self.context = spec.context
         config = CLIPTextConfig(
+            **spec.text.settings,
             vocab_size=spec.vocabulary,
-            hidden_size=spec.text.width,
-            intermediate_size=spec.text.hidden,
             projection_dim=spec.embed,
-            num_hidden_layers=spec.text.layers,
-            num_attention_heads=spec.text.heads,
             max_position_embeddings=spec.context,
-            hidden_act=spec.text.activation,
-            layer_norm_eps=spec.text.epsilon,
+            # CLIP's two special tokens are its last two.
             bos_token_id=spec.vocabulary - 2,
             eos_token_id=spec.vocabulary - 1,
             pad_token_id=0,

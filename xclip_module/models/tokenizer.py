@@ -14,14 +14,14 @@ import numpy as np
 import torch
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 from torch import Tensor
-from transformers import AutoTokenizer
 
 from xclip_module.errors import WeightsError
-from xclip_module.models.files import weights_errors
+from xclip_module.models.damage import weights_errors
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 # OpenAI's list has more lines than CLIP uses: 49,152 - 256 - 2 merges.
 _MERGES = 49152 - 256 - 2
+# What CLIP takes for a word before it looks for pairs; \p{N} alone: every digit is a word of its own.
 _PIECES = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
@@ -56,6 +56,7 @@ class ClipTokenizer:
         for row, text in enumerate(texts):
             cleaned = _clean(text)
             encoding = self.tokenizer.encode(cleaned, add_special_tokens=False)
+            # Two slots are those of the start and the end token.
             if len(encoding.ids) > slots - 2:
                 cut[text] = cleaned[encoding.offsets[slots - 2][0] :]
             pieces = [self.start, *encoding.ids[: slots - 2], self.end]
@@ -75,6 +76,8 @@ def load_tokenizer(path: Path) -> ClipTokenizer:
         if (path / "tokenizer.json").is_file():
             return ClipTokenizer(_bare(Tokenizer.from_file(str(path / "tokenizer.json"))))
         if (path / "vocab.json").is_file() and (path / "merges.txt").is_file():
+            from transformers import AutoTokenizer
+
             return ClipTokenizer(_bare(AutoTokenizer.from_pretrained(path, local_files_only=True).backend_tokenizer))
         if merges := sorted(path.glob("bpe_simple_vocab_16e6.txt*")):
             return ClipTokenizer(_from_merges(merges[0]))
@@ -138,6 +141,7 @@ def clip_tokenizer(vocabulary: dict[str, int], merges: Sequence[tuple[str, str]]
     )
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
+            # Inverted: the matches are kept, what lies between them is dropped.
             pre_tokenizers.Split(Regex(_PIECES), behavior="removed", invert=True),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]

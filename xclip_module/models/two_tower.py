@@ -64,6 +64,7 @@ class TwoTower(nn.Module):
 
     def stored_digest(self) -> str:
         """Of the frame encoder alone where frames are stored; of the header too where clips are."""
+        # Three-frame patches mix neighbours before the tower, so what is stored is the clip behind the header.
         header = [] if self.reuses_frames or self.temporal is None else [self.temporal]
         return weights_digest(self.frame_encoder, *header)
 
@@ -93,8 +94,10 @@ class TwoTower(nn.Module):
             features = features.float()
             states = features if self.temporal is None else self._with_header(features, mask)
             weights = mask.to(states.dtype)[..., None]
+            # Of unit length every frame counts the same; among MMAction2's raw ones a longer vector counts more.
             states = states if self.spec.pooling == MMACTION2 else normalise(states)
             mean = (states * weights).sum(1) / weights.sum(1)
+            # X-CLIP's frame tokens are the tower's: its header acts on the pooled video alone, in the released code.
             return Embeddings(normalise(mean), features, mask)
 
     def _with_header(self, features: Tensor, mask: Tensor) -> Tensor:

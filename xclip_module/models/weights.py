@@ -7,13 +7,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from torch import Tensor, nn
 
 from xclip_module.errors import ConfigError, WeightsError
 from xclip_module.interface import VideoTextModel
-from xclip_module.models import hub
-from xclip_module.models.files import read_state, read_stored, weights_errors
+from xclip_module.models.damage import weights_errors
+from xclip_module.models.files import read_state, read_stored
+from xclip_module.models.hub import (
+    EXAMPLE,
+    clip_spec,
+    clip_state,
+    imagenet_picture,
+    load_strictly,
+    locate,
+    read_config,
+    read_picture,
+    refuse,
+)
 from xclip_module.models.mmaction2 import adapter_heads, mmaction2_spec
 from xclip_module.models.ms_xclip import MicrosoftXClip
 from xclip_module.models.official import (
@@ -68,7 +78,7 @@ def load_checkpoint(
     Raises WeightsError when the file is damaged, or lists missing, unexpected and mis-sized tensors as sets.
     """
     check_attention(attention)
-    path = hub.locate(str(path_or_name))
+    path = locate(str(path_or_name))
     wishes = _Wishes(family, header, max_words, max_frames, padding, pooling)
     with weights_errors(path):
         return (_from_folder if path.is_dir() else _from_file)(path, wishes, attention).eval()
@@ -91,11 +101,12 @@ def load_untrained(
     """
     check_attention(attention)
     wishes = _Wishes(family, header, max_words, padding=padding, pooling=pooling)
+    # Forked: the caller's random numbers go on as if no model had been drawn.
     with weights_errors(folder), torch.random.fork_rng(devices=[]):
-        config = hub.read_config(folder)
+        config = read_config(folder)
         if config.get("format") != FORMAT:
-            why, attempt = f"config.json lacks format {FORMAT}", "--model.weights=untrained:data/demo/model"
-            raise WeightsError("untrained: needs one of our model folders", folder, why, attempt)
+            lack, attempt = f"config.json lacks format {FORMAT}", "--model.weights=untrained:data/demo/model"
+            raise WeightsError("untrained: needs one of our model folders", folder, lack, attempt)
         spec = wishes.confirm(_spec_from_json(config.get("spec", {}), folder), folder)
         torch.manual_seed(seed)
         log.warning("weights of %s are untrained (random): expect chance", folder)
@@ -104,9 +115,16 @@ def load_untrained(
 
 def check_attention(attention: str) -> None:
     """Raises ConfigError for a kernel whose package is not here; transformers would only say so in a forward."""
-    if attention == "flash_attention_2" and not transformers.utils.is_flash_attn_2_available():
-        why = "it needs a GPU and the package flash-attn; sdpa has flash kernels too"
-        raise ConfigError("model.attention=flash_attention_2", why=why, attempt="--model.attention=sdpa")
+    if attention != "flash_attention_2":
+        return
+    from transformers.utils import is_flash_attn_2_available
+
+    if not is_flash_attn_2_available():
+        raise ConfigError(
+            "model.attention=flash_attention_2",
+            why="it needs a GPU and the package flash-attn; sdpa has flash kernels too",
+            attempt="--model.attention=sdpa",
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,8 +142,8 @@ class _Wishes:
         """The spec of a checkpoint that decides for itself; raises WeightsError when it contradicts the wish."""
         # Nothing that clip4clip learned depends on the number of words.
         words = spec.words if spec.family == "xclip" else self.words or spec.words
-        found = {"family": spec.family, "header": spec.header, "max_words": words, "pooling": spec.pooling}
-        self._refuse_others(found, path)
+        has = {"family": spec.family, "header": spec.header, "max_words": words, "pooling": spec.pooling}
+        self._refuse_others(has, path)
         masked = spec.masked if self.padding == AUTO else self.padding == "masked"
         return self._checked(spec._replace(words=words, masked=masked), path)
 
@@ -134,14 +152,12 @@ class _Wishes:
         self._refuse_others(dict.fromkeys(("header", "max_words", "pooling"), "its own") | {"family": "ms-xclip"}, path)
         self._refuse_padding("ms-xclip", path)
 
-    def _refuse_others(self, found: Mapping[str, object], path: object) -> None:
+    def _refuse_others(self, has: Mapping[str, object], path: object) -> None:
         wishes = {"family": self.family, "header": self.header, "max_words": self.words, "pooling": self.pooling}
         for key, wish in wishes.items():
-            if wish not in (AUTO, 0, found[key]):
+            if wish not in (AUTO, 0, has[key]):
                 attempt = f"--model.{key}={0 if key == 'max_words' else AUTO}"
-                raise WeightsError(
-                    f"checkpoint of another {key}", path, f"found {found[key]}, asked for {wish}", attempt
-                )
+                raise WeightsError(f"checkpoint of another {key}", path, f"found {has[key]}, asked for {wish}", attempt)
 
     def _refuse_padding(self, family: str, path: object) -> None:
         if self.padding != AUTO and family != "xclip":
@@ -149,14 +165,14 @@ class _Wishes:
 
     def _refuse_pooling(self, header: str, path: object) -> None:
         if self.family == "xclip" or header not in ("mean", "transformer"):
-            found = f"asked for {self.family}, {header}"
-            raise WeightsError("MMAction2 has clip4clip with mean or transformer", path, found, "--model.pooling=auto")
+            wish = f"asked for {self.family}, {header}"
+            raise WeightsError("MMAction2 has clip4clip with mean or transformer", path, wish, "--model.pooling=auto")
 
     def _checked(self, spec: TwoTowerSpec, path: object) -> TwoTowerSpec:
         self._refuse_padding(spec.family, path)
         if self.words > spec.context:
-            found = f"max_words={self.words}, its text tower takes {spec.context}"
-            raise WeightsError("more words than the checkpoint takes", path, found, "--model.max_words=0")
+            words = f"max_words={self.words}, its text tower takes {spec.context}"
+            raise WeightsError("more words than the checkpoint takes", path, words, "--model.max_words=0")
         return spec
 
     def complete(self, spec: TwoTowerSpec, path: object) -> TwoTowerSpec:
@@ -181,6 +197,7 @@ class _Wishes:
 
 def _from_file(path: Path, wishes: _Wishes, attention: str) -> TwoTower:
     state, settings = read_stored(path)
+    # Trained checkpoints keep CLIP under this prefix, beside their header and head; plain CLIP has no prefix.
     if any(name.startswith("clip.") for name in state):
         spec = _with_pooling(infer_spec(state, path), settings, wishes.pooling, path)
         return _from_official(state, wishes.confirm(spec, path), path, attention)
@@ -198,21 +215,23 @@ def _with_pooling(spec: TwoTowerSpec, settings: str | None, wish: str, path: obj
 
 
 def _from_folder(folder: Path, wishes: _Wishes, attention: str) -> TwoTower | MicrosoftXClip:
-    config = hub.read_config(folder)
+    config = read_config(folder)
     if config.get("format") == FORMAT:
         spec = wishes.confirm(_spec_from_json(config.get("spec", {}), folder), folder)
         return _from_official(read_state(folder / "model.safetensors"), spec, folder, attention)
     if config.get("model_type") == "clip":
-        model = TwoTower(wishes.complete(hub.clip_spec(config, folder), folder), attention)
-        _load_open(model, hub.clip_state(folder, attention))
+        model = TwoTower(wishes.complete(clip_spec(config, folder), folder), attention)
+        _load_open(model, clip_state(folder, attention))
         return model
     if config.get("model_type") == "xclip":
+        from transformers.models.x_clip.modeling_x_clip import XCLIPModel
+
         wishes.refuse_all(folder)
-        released = hub.load_strictly(transformers.XCLIPModel, folder, attention)
-        picture = hub.imagenet_picture(released.config.vision_config.image_size)
-        return MicrosoftXClip(released, hub.read_picture(folder, picture))
-    found = f"found model_type {config.get('model_type')!r} in config.json, expected clip or xclip"
-    raise WeightsError("no model of a known kind", folder, found, "--model.weights=openai/clip-vit-base-patch32")
+        released = load_strictly(XCLIPModel, folder, attention)
+        picture = imagenet_picture(released.config.vision_config.image_size)
+        return MicrosoftXClip(released, read_picture(folder, picture))
+    kinds = f"found model_type {config.get('model_type')!r} in config.json, expected clip or xclip"
+    raise WeightsError("no model of a known kind", folder, kinds, f"--model.weights={EXAMPLE}")
 
 
 def _from_official(
@@ -223,8 +242,9 @@ def _from_official(
     unused = unused_names(state, spec)
     if unused:
         log.info("%s: not read, as in the released code: {%s}", path, ", ".join(sorted(unused)))
+    # Plain CLIP has no header and no head: what it leaves open is initialised, everything else must be there.
     open_names = {name for name in expected if is_plain and not name.startswith("clip.")}
-    hub.refuse(
+    refuse(
         path,
         missing=set(expected) - set(state) - open_names,
         unexpected=set(state) - set(expected) - unused,
@@ -290,5 +310,5 @@ def _spec_from_json(values: dict[str, Any], path: object) -> TwoTowerSpec:
             raise ValueError(f"pooling {spec.pooling}, expected {CLIP4CLIP} or {MMACTION2}")
         return spec
     except (KeyError, TypeError, ValueError) as error:
-        why = f"its spec does not fit: {error}"
-        raise WeightsError("unreadable config.json", path, why, "copy the folder again") from error
+        reason = f"its spec does not fit: {error}"
+        raise WeightsError("unreadable config.json", path, reason, "copy the folder again") from error

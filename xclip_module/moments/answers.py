@@ -3,15 +3,20 @@
 Q queries, M samples of a curve.
 """
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
 
 from xclip_module.config import EvalConfig
 from xclip_module.interface import Answer, Curve, Moment, Question
+from xclip_module.moments.components import find_components
 from xclip_module.moments.procedure_order import decode_order, first_in_order
-from xclip_module.moments.proposals import Search, find_components, find_moments
+from xclip_module.moments.proposals import Search, find_moments
 from xclip_module.moments.tracks import PROCEDURE, SIMILARITY, Curves, make_curves
+
+# The keys of the section that shape no moment.
+_OTHER_KEYS = {"track", "show_moments", "background", "prompt_sets", "two_stage", "v2t", "bootstrap"}
 
 
 def answer(
@@ -39,6 +44,7 @@ def answer(
         query_norm=section.query_norm,
         temperature=section.softmax_temperature,
     )
+    # The last sample reaches to the end of the video, which is rarely a whole stride away.
     edges = np.append(curve.times - stride / 2, curve.duration)
     moments = {
         question.name: _moments_of(row, question.kind, curves, edges, stride, section)
@@ -52,6 +58,7 @@ def answer(
                 curves.smooth[row], moments[questions[row].name], span, edges, nms_tiou=section.nms_tiou
             )
             if span:
+                # By the curve's whole range, so that no sample inside stands below one outside.
                 ranking[row, slice(*span)] += np.ptp(curves.smooth[row])
     return Answer(curve.video, curve.times, curve.duration, ranking, moments)
 
@@ -79,16 +86,10 @@ def describe(section: EvalConfig, stride: float, kinds: Sequence[str]) -> str:
 def _origin(section: EvalConfig) -> str:
     """Where the parameters were tuned: what differs from the defaults is the user's responsibility."""
     default = EvalConfig()
-    own = [name for name in _PARAMETERS if getattr(section, name) != getattr(default, name)]
-    chosen = "defaults, chosen on simulated curves over the phase times of Cholec80 videos 1-40"
-    return f"set by the user: {', '.join(own)}; the rest {chosen}" if own else chosen
-
-
-# The keys of the section that shape moments.
-_PARAMETERS = (
-    *("smooth_seconds", "query_norm", "softmax_temperature", "generator", "levels", "refine_seconds", "nms_tiou"),
-    *("tool_smooth_seconds", "tool_gap_seconds", "tool_hysteresis", "moments_per_query"),
-)
+    keys = [key.name for key in dataclasses.fields(section) if key.name not in _OTHER_KEYS]
+    changed = [key for key in keys if getattr(section, key) != getattr(default, key)]
+    origin = "defaults, chosen on simulated curves over the phase times of Cholec80 videos 1-40"
+    return f"set by the user: {', '.join(changed)}; the rest {origin}" if changed else origin
 
 
 def _smooth_seconds(kind: str, stride: float, section: EvalConfig) -> float:
@@ -124,7 +125,8 @@ def _spans(
     rows = [row for row, question in enumerate(questions) if question.kind == "phase"]
     if not rows or not orders:
         return {}
-    places = {questions[row].name: place for place, row in enumerate(rows)}
-    known = [[places[name] for name in order if name in places] for order in orders]
-    spans = decode_order(smooth[rows], known)
-    return {row: spans.get(place) for place, row in enumerate(rows)}
+    phase_of = {questions[row].name: phase for phase, row in enumerate(rows)}
+    # An order may name phases that nobody asked for.
+    asked = [[phase_of[name] for name in order if name in phase_of] for order in orders]
+    spans = decode_order(smooth[rows], asked)
+    return {row: spans.get(phase) for phase, row in enumerate(rows)}

@@ -1,9 +1,8 @@
-"""From one curve to ranked moments.
+"""From one curve to the ranked moments of a query that mostly holds once, as phases and free sentences do.
 
 M samples of a curve, C candidates. A candidate is a half-open range of samples [first, last); times are seconds.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -31,36 +30,18 @@ def find_moments(smooth: np.ndarray, sharp: np.ndarray, edges: np.ndarray, searc
 
     smooth, sharp: [M], see `tracks.Curves`.  edges: [M + 1] seconds, sample m stands for [edges[m], edges[m + 1]).
     """
-    if len(smooth) < 2 or np.ptp(smooth) < 1e-9:
+    if is_constant(smooth):
         return []
-    found = [_watershed(smooth, search.levels)] if search.generator != "scan" else []
-    found += [_best_intervals(smooth)] if search.generator != "watershed" else []
-    ranges = np.unique(np.concatenate(found), axis=0)
+    candidates = [_watershed(smooth, search.levels)] if search.generator != "scan" else []
+    candidates += [_best_intervals(smooth)] if search.generator != "watershed" else []
+    ranges = np.unique(np.concatenate(candidates), axis=0)
     scores = scan_statistic(smooth, ranges)
-    kept = suppress(ranges[scores > 0], scores[scores > 0], search.nms_tiou, search.most)
-    ranges, scores = _refine(sharp, ranges[scores > 0][kept], search.reach), scores[scores > 0][kept]
+    # What scores below 0 is a stretch that is lower than the rest.
+    ranges, scores = ranges[scores > 0], scores[scores > 0]
+    kept = suppress(ranges, scores, search.nms_tiou, search.most)
+    ranges, scores = _refine(sharp, ranges[kept], search.reach), scores[kept]
     last = suppress(ranges, scores, search.nms_tiou, search.most)
-    return _moments(ranges[last], scores[last], edges)
-
-
-def find_components(smooth: np.ndarray, edges: np.ndarray, *, hysteresis: float, gap: float, most: int) -> list[Moment]:
-    """At most `most` ranked moments of a query that holds many times, as tools do.
-
-    Runs above a low threshold that somewhere pass Otsu's; the low one lies `hysteresis` of the way from Otsu's down to
-    the mean of what is below it. Runs at most `gap` samples apart are joined. Scored by the scan statistic.
-    """
-    if len(smooth) < 2 or np.ptp(smooth) < 1e-9:
-        return []
-    high = otsu(smooth)
-    low = high - hysteresis * (high - smooth[smooth <= high].mean())
-    ranges = _runs((smooth > low)[None])
-    ranges = ranges[[bool((smooth[first:last] > high).any()) for first, last in ranges]]
-    starts = np.concatenate([[True], ranges[1:, 0] - ranges[:-1, 1] > gap])
-    ranges = np.stack([ranges[starts, 0], ranges[np.append(starts[1:], True), 1]], axis=1)
-    ranges = ranges[ranges[:, 1] - ranges[:, 0] < len(smooth)]
-    scores = scan_statistic(smooth, ranges)
-    order = np.argsort(-scores, kind="stable")[:most]
-    return _moments(ranges[order], scores[order], edges)
+    return as_moments(ranges[last], scores[last], edges)
 
 
 def scan_statistic(curve: np.ndarray, ranges: np.ndarray) -> np.ndarray:
@@ -68,6 +49,8 @@ def scan_statistic(curve: np.ndarray, ranges: np.ndarray) -> np.ndarray:
 
     The likelihood ratio of "this stretch is raised" against "nothing is" (Olshen et al. 2004, circular binary
     segmentation). The bare contrast of means would always choose the shortest peak.
+
+    curve: [M], not constant.
 
     >>> round(float(scan_statistic(np.array([0.0, 1, 1, 0]), np.array([[1, 3]]))[0]), 6)
     2.0
@@ -79,6 +62,7 @@ def scan_statistic(curve: np.ndarray, ranges: np.ndarray) -> np.ndarray:
 
 def suppress(ranges: np.ndarray, scores: np.ndarray, nms_tiou: float, most: int) -> np.ndarray:
     """Indices of at most `most` ranges, best first, none of which overlaps a better one by more than `nms_tiou`."""
+    # Equal scores by time, so that the order in which candidates were made decides nothing.
     order = np.lexsort((ranges[:, 1], ranges[:, 0], -scores))
     kept: list[int] = []
     while len(order) and len(kept) < most:
@@ -87,29 +71,41 @@ def suppress(ranges: np.ndarray, scores: np.ndarray, nms_tiou: float, most: int)
         first, last = ranges[order, 0], ranges[order, 1]
         overlap = np.maximum(np.minimum(last, ranges[best, 1]) - np.maximum(first, ranges[best, 0]), 0)
         union = (last - first) + (ranges[best, 1] - ranges[best, 0]) - overlap
+        # tIoU <= nms_tiou without a division, on whole samples.
         order = order[overlap <= nms_tiou * union]
     return np.array(kept, int)
 
 
-def otsu(values: np.ndarray) -> float:
-    """The threshold that parts values [M] best into two groups (Otsu 1979), over every cut between sorted values.
+def is_constant(curve: np.ndarray) -> bool:
+    """Whether a curve says nothing about when: a single sample, or a spread that is only rounding."""
+    return len(curve) < 2 or bool(np.ptp(curve) < 1e-9)
 
-    >>> otsu(np.array([0.0, 0.1, 0.9, 1.0]))
-    0.5
+
+def runs(is_on: np.ndarray) -> np.ndarray:
+    """Half-open ranges [C, 2] of the runs of True in each row of [R, M].
+
+    >>> runs(np.array([[True, True, False, True]])).tolist()
+    [[0, 2], [3, 4]]
     """
-    ordered = np.sort(values)
-    below = np.arange(1, len(ordered))
-    sums = np.cumsum(ordered - ordered.mean())[:-1]
-    between = sums**2 / (below * (len(ordered) - below))
-    cut = int(between.argmax())
-    # Half way rounds up to the upper value where both are neighbouring floats, and nothing would lie above it.
-    return float(min((ordered[cut] + ordered[cut + 1]) / 2, np.nextafter(ordered[cut + 1], -np.inf)))
+    padded = np.zeros((len(is_on), is_on.shape[1] + 2), np.int8)
+    padded[:, 1:-1] = is_on
+    steps = np.diff(padded, axis=1)
+    return np.stack([np.nonzero(steps == 1)[1], np.nonzero(steps == -1)[1]], axis=1)
+
+
+def as_moments(ranges: np.ndarray, scores: np.ndarray, edges: np.ndarray) -> list[Moment]:
+    """The ranges [C, 2] in seconds, with their scores [C]; edges: [M + 1]."""
+    return [
+        Moment(float(edges[first]), float(edges[last]), float(score))
+        for (first, last), score in zip(ranges, scores, strict=True)
+    ]
 
 
 def _watershed(curve: np.ndarray, count: int) -> np.ndarray:
     """Ranges [C, 2] of the runs above evenly spaced levels."""
     levels = np.linspace(curve.min(), curve.max(), count + 2)[1:-1]
-    ranges = _runs(curve > levels[:, None])
+    ranges = runs(curve > levels[:, None])
+    # Nothing lies outside the whole video, so that its scan statistic is undefined.
     return ranges[ranges[:, 1] - ranges[:, 0] < len(curve)]
 
 
@@ -144,6 +140,7 @@ def _refine(curve: np.ndarray, ranges: np.ndarray, reach: int) -> np.ndarray:
     weights, shifts = _weights(len(curve)), np.arange(-reach, reach + 1)
     first, last = ranges[:, 0], ranges[:, 1]
     rows = np.arange(len(ranges))
+    # Twice: where the end has moved, another start may fit better.
     for _ in range(2):
         tried = np.clip(first[:, None] + shifts, 0, len(curve) - 1)  # [C, shifts]
         values = (sums[last][:, None] - sums[tried]) * weights[np.maximum(last[:, None] - tried, 0)]
@@ -154,18 +151,3 @@ def _refine(curve: np.ndarray, ranges: np.ndarray, reach: int) -> np.ndarray:
     # Where the sharp curve is low all over, every move looks like a loss and the smoothed edges stay.
     moved = np.stack([first, last], axis=1)
     return np.where((first < last)[:, None], moved, ranges)
-
-
-def _runs(is_on: np.ndarray) -> np.ndarray:
-    """Half-open ranges [C, 2] of the runs of True in each row of [R, M]."""
-    padded = np.zeros((len(is_on), is_on.shape[1] + 2), np.int8)
-    padded[:, 1:-1] = is_on
-    steps = np.diff(padded, axis=1)
-    return np.stack([np.nonzero(steps == 1)[1], np.nonzero(steps == -1)[1]], axis=1)
-
-
-def _moments(ranges: np.ndarray, scores: Sequence[float] | np.ndarray, edges: np.ndarray) -> list[Moment]:
-    return [
-        Moment(float(edges[first]), float(edges[last]), float(score))
-        for (first, last), score in zip(ranges, scores, strict=True)
-    ]

@@ -68,15 +68,15 @@ def standardise(scores: np.ndarray) -> np.ndarray:
     centred = scores.astype(np.float64) - scores.mean(axis=1, keepdims=True, dtype=np.float64)
     spread = centred.std(axis=1, keepdims=True)
     # A constant row is left with rounding of its mean, which must not be blown up to a curve.
-    known = spread > 1e-9 * np.abs(scores).max(axis=1, keepdims=True)
-    return np.where(known, centred / np.where(known, spread, 1.0), 0.0)
+    varies = spread > 1e-9 * np.abs(scores).max(axis=1, keepdims=True)
+    return np.where(varies, centred / np.where(varies, spread, 1.0), 0.0)
 
 
 def smoothed(values: np.ndarray, sigma: float) -> np.ndarray:
     """Gaussian of `sigma` samples over [M]; the ends are mirrored."""
     if sigma < 0.1:  # a kernel that narrow is its middle sample
         return values
-    reach = max(1, int(4 * sigma + 0.5))
+    reach = max(1, int(4 * sigma + 0.5))  # beyond four sigmas a kernel weighs less than 0.0001
     kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
     padded = np.pad(values, reach, mode="symmetric")
     return np.convolve(padded, kernel / kernel.sum(), mode="valid")
@@ -85,12 +85,13 @@ def smoothed(values: np.ndarray, sigma: float) -> np.ndarray:
 def _against_others(curves: np.ndarray, kinds: Sequence[str], query_norm: str, temperature: float) -> np.ndarray:
     result = curves.copy()
     for kind in _EXCLUSIVE:
-        rows = [row for row, own in enumerate(kinds) if own == kind]
+        rows = [row for row, kind_of_row in enumerate(kinds) if kind_of_row == kind]
         if len(rows) < 2:
             continue
         if query_norm == "mean":
             result[rows] -= curves[rows].mean(axis=0)
         else:
+            # Less the largest, which changes no share: exp of a large z-score over a small temperature overflows.
             shares = np.exp((curves[rows] - curves[rows].max(axis=0)) / temperature)
             result[rows] = shares / shares.sum(axis=0)
     return result

@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from xclip_module.config import Config
+from xclip_module.config import ProbeConfig
 from xclip_module.evaluation.frames import rank_pair, sample_ap
 from xclip_module.features.store import FeatureStore
 from xclip_module.interface import Query
 from xclip_module.models.head import Head, HeadQuery, log_odds
-from xclip_module.probe.windows import Windows, digest_of, no_choice, rows_of, stacked
+from xclip_module.probe.corpus import no_choice
+from xclip_module.probe.windows import Windows, digest_of, rows_of, stacked
 from xclip_module.training.linear import Linear, Problem, fit, make_problem
 from xclip_module.training.sweep import is_at_an_end, sweep
 
@@ -46,13 +47,13 @@ class Fitted(NamedTuple):
     @property
     def penalties(self) -> dict[str, float]:
         """Kind of query -> penalty."""
-        return {one["kind"]: one["lambda"] for one in self.kinds}
+        return {facts["kind"]: facts["lambda"] for facts in self.kinds}
 
 
 class Fitter(NamedTuple):
     """What all fits of a run share. store: of fits, so that a run that was cut makes none twice."""
 
-    config: Config
+    section: ProbeConfig
     queries: tuple[Query, ...]
     store: FeatureStore
 
@@ -69,23 +70,22 @@ class Fitter(NamedTuple):
         otherwise: kind of query -> penalty where there is nothing to choose one on, of which nothing is logged; without
         it, that raises ConfigError. A query that `train` does not know stays unknown.
         """
-        section = self.config.probe
         features, labels, known = stacked(train)
         scale = standardise(features)
         size = len(self.queries), features.shape[1]
         weight, bias = torch.zeros(size, device=features.device), torch.zeros(size[0], device=features.device)
         is_known = torch.zeros(size[0], dtype=torch.bool, device=features.device)
         inputs = (features - scale.mean) * scale.inverse
-        found = []
+        kinds = []
         for kind in dict.fromkeys(query.kind for query in self.queries):
             group = _Group(self, kind, scale, train, val, otherwise)
             rows = learnable(labels, known, rows_of(self.queries, kind), is_exclusive=kind == "phase")
             if rows:
-                chosen = group.choose(inputs, labels[:, rows], known[:, rows], rows, section.penalty)
+                chosen = group.choose(inputs, labels[:, rows], known[:, rows], rows, self.section.penalty)
                 weight[rows], bias[rows] = chosen.weight, chosen.bias
             is_known[rows] = True
-            found.append(group.described(labels, rows))
-        fitted = Fitted(scale, weight, bias, is_known, found)
+            kinds.append(group.described(labels, rows))
+        fitted = Fitted(scale, weight, bias, is_known, kinds)
         return self._again(fitted, [*train, *more]) if more else fitted
 
     def _again(self, fitted: Fitted, videos: Sequence[Windows]) -> Fitted:
@@ -99,13 +99,13 @@ class Fitter(NamedTuple):
             rows = learnable(labels, known, known_before, is_exclusive=kind == "phase")
             if rows and penalty:
                 problem = self.problem(inputs, labels[:, rows], known[:, rows], kind)
-                found = fit(problem, penalty, max_steps=self.config.probe.max_steps)
-                weight[rows], bias[rows], is_known[rows] = found.weight, found.bias, True
+                refitted = fit(problem, penalty, max_steps=self.section.max_steps)
+                weight[rows], bias[rows], is_known[rows] = refitted.weight, refitted.bias, True
         return Fitted(scale, weight, bias, is_known, fitted.kinds)
 
     def problem(self, inputs: Tensor, labels: Tensor, known: Tensor, kind: str) -> Problem:
         """Of one kind of query."""
-        return make_problem(inputs, labels, known, is_exclusive=kind == "phase", is_balanced=self.config.probe.balance)
+        return make_problem(inputs, labels, known, is_exclusive=kind == "phase", is_balanced=self.section.balance)
 
 
 class _Group:
@@ -128,7 +128,7 @@ class _Group:
     def choose(self, inputs: Tensor, labels: Tensor, known: Tensor, rows: list[int], penalty: float) -> Linear:
         """The fit with the given penalty, or with the one that is best on val."""
         problem = self.fitter.problem(inputs, labels, known, self.kind)
-        section = self.fitter.config.probe
+        section = self.fitter.section
         fits: dict[float, Linear] = {}
 
         def ask(penalty: float) -> float:
@@ -145,7 +145,7 @@ class _Group:
         if not penalty and not self._can_choose(rows):
             penalty = self.otherwise or 0.0
             if not penalty:
-                raise no_choice(self.kind, self.fitter.config.probe.monitor, has_val=bool(self.val))
+                raise no_choice(self.kind, section.monitor, has_val=bool(self.val))
         if penalty:
             ask(penalty)
         else:
@@ -157,15 +157,15 @@ class _Group:
 
     def _can_choose(self, rows: list[int]) -> bool:
         """Whether val has a pair of which the number that chooses is defined."""
-        held = [one.labels[:, row] for one in self.val for row in rows]
-        is_auroc = self.fitter.config.probe.monitor == "AUROC"
+        held = [video.labels[:, row] for video in self.val for row in rows]
+        is_auroc = self.fitter.section.monitor == "AUROC"
         return any(bool(label.any()) and not (is_auroc and bool(label.all())) for label in held)
 
     def _fit(
         self, problem: Problem, penalty: float, start: Linear | None, rows: list[int]
     ) -> tuple[Linear, dict[str, Any]]:
         """A fit and its numbers, from the store where a former start made it."""
-        section, device = self.fitter.config.probe, problem.features.device
+        section, device = self.fitter.section, problem.features.device
         key = {
             "video": self.kind,
             "rows": rows,
@@ -177,15 +177,15 @@ class _Group:
         }
         stored = self.fitter.store.load(key)
         if stored is None:
-            found = fit(problem, penalty, start=start, max_steps=section.max_steps)
+            linear = fit(problem, penalty, start=start, max_steps=section.max_steps)
             numbers = [
-                self._number(found, rows, self.val),
-                None if self.is_quiet else self._number(found, rows, self.train),
+                self._number(linear, rows, self.val),
+                None if self.is_quiet else self._number(linear, rows, self.train),
             ]
             stored = {
-                "weight": found.weight.cpu().numpy(),
-                "bias": found.bias.cpu().numpy(),
-                "facts": np.array([found.steps, found.objective, *(np.nan if x is None else x for x in numbers)]),
+                "weight": linear.weight.cpu().numpy(),
+                "bias": linear.bias.cpu().numpy(),
+                "facts": np.array([linear.steps, linear.objective, *(np.nan if x is None else x for x in numbers)]),
             }
             self.fitter.store.save(key, stored)
         steps, objective, val, train = stored["facts"].tolist()
@@ -193,25 +193,24 @@ class _Group:
         row = {"lambda": penalty, "train": _defined(train), "val": _defined(val), "steps": int(steps)}
         return Linear(weight, bias, int(steps), objective), row
 
-    def _number(self, found: Linear, rows: list[int], videos: Sequence[Windows]) -> float | None:
-        kinds, known = [self.kind] * len(rows), torch.ones(len(rows), dtype=torch.bool, device=found.bias.device)
+    def _number(self, linear: Linear, rows: list[int], videos: Sequence[Windows]) -> float | None:
+        kinds, known = [self.kind] * len(rows), torch.ones(len(rows), dtype=torch.bool, device=linear.bias.device)
         curves = []
-        for one in videos:
-            inputs = (one.features - self.scale.mean) * self.scale.inverse
-            curves.append(log_odds(found.weight @ inputs.T + found.bias[:, None], kinds, known))
-        return mean_over_pairs(curves, videos, rows, self.fitter.config.probe.monitor)
+        for video in videos:
+            inputs = (video.features - self.scale.mean) * self.scale.inverse
+            curves.append(log_odds(linear.weight @ inputs.T + linear.bias[:, None], kinds, known))
+        return mean_over_pairs(curves, videos, rows, self.fitter.section.monitor)
 
     def described(self, labels: Tensor, rows: list[int]) -> dict[str, Any]:
         """What the report says; `labels` [N, Q] of all training windows."""
-        own = rows_of(self.fitter.queries, self.kind)
         classes = [
             {
                 "name": self.fitter.queries[row].name,
                 "windows": int(labels[:, row].sum()),
-                "videos": sum(bool(one.labels[:, row].any()) for one in self.train),
+                "videos": sum(bool(video.labels[:, row].any()) for video in self.train),
                 "known": row in rows,
             }
-            for row in own
+            for row in rows_of(self.fitter.queries, self.kind)
         ]
         best = next((row["val"] for row in self.rows if row["lambda"] == self.penalty), None)
         form = _FORMS[self.kind].format(len(rows))
@@ -239,8 +238,8 @@ def learnable(labels: Tensor, known: Tensor, rows: list[int], *, is_exclusive: b
     """The rows with windows in which they hold and others in which they do not; of phases, at least two."""
     held = (labels[:, rows] & known[:, rows]).sum(dim=0)
     other = (~labels[:, rows] & known[:, rows]).sum(dim=0)
-    found = [row for row, yes, no in zip(rows, held.tolist(), other.tolist(), strict=True) if yes and no]
-    return [] if is_exclusive and len(found) < 2 else found
+    both = [row for row, yes, no in zip(rows, held.tolist(), other.tolist(), strict=True) if yes and no]
+    return [] if is_exclusive and len(both) < 2 else both
 
 
 def mean_over_pairs(
@@ -251,8 +250,8 @@ def mean_over_pairs(
     curves: per video scores [len(rows), M].  None where no pair does.
     """
     values = []
-    for scores, one in zip(curves, videos, strict=True):
-        labels = one.labels.cpu().numpy()
+    for scores, video in zip(curves, videos, strict=True):
+        labels = video.labels.cpu().numpy()
         # A pair that nobody has annotated holds nowhere, and defines neither.
         values += [
             _of_pair(curve, labels[:, row], monitor) for curve, row in zip(scores.cpu().numpy(), rows, strict=True)

@@ -10,15 +10,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xclip_module.errors import DataError, UserError
-from xclip_module.reporting import probing as probing
-from xclip_module.reporting import tables, training, verdicts
+from xclip_module.reporting import probe_facts, tables, training_facts, verdicts
+from xclip_module.reporting.chart import csv_text
 from xclip_module.reporting.differences import Difference, bounds, paired
-from xclip_module.reporting.gap import gap_table, split_gap
-from xclip_module.reporting.page import render
-from xclip_module.reporting.picture import csv_text
-from xclip_module.reporting.retrieval import comparison as retrieval_comparison
 from xclip_module.reporting.run_files import RETRIEVAL, RunFiles, read_runs
+from xclip_module.reporting.split_gap import gap_table, split_gap
 from xclip_module.reporting.tables import Cell, Column, Row, Table
+from xclip_module.reporting.template import TEMPLATES, render
 from xclip_module.run import storage
 
 _METRICS = ("AUROC", "AUPRC", "R1@0.5", "mIoU", "det_mAP@0.3", "det_mAP@0.5", "det_mAP@0.5:0.95", "pair_mAP@0.5")
@@ -47,7 +45,7 @@ def write_comparison(folders: Sequence[Path], output: Path) -> Path:
     """
     try:
         runs = read_runs(folders)
-        texts = _retrieval(runs) if runs[0].kind == RETRIEVAL else _localisation(runs)
+        texts = _texts(runs)
     except UserError:
         raise
     # Files that someone has edited may hold anything anywhere.
@@ -62,14 +60,15 @@ def write_comparison(folders: Sequence[Path], output: Path) -> Path:
     return output / "comparison.html"
 
 
-def _localisation(runs: Sequence[RunFiles]) -> dict[str, str]:
-    found = list(compare(runs))
-    return {"comparison.csv": comparison_csv(runs, found), "comparison.html": comparison_page(runs, found)}
+def _texts(runs: Sequence[RunFiles]) -> dict[str, str]:
+    """The csv file and the page of runs of one kind."""
+    if runs[0].kind == RETRIEVAL:
+        # Here, not above: a tree without retrieval compares its localisation runs all the same.
+        from xclip_module.reporting.retrieval.comparison import retrieval_csv, retrieval_page
 
-
-def _retrieval(runs: Sequence[RunFiles]) -> dict[str, str]:
-    page = _page(runs, intervals="", sections=retrieval_comparison.sections(runs), gaps=[])
-    return {"comparison.csv": retrieval_comparison.retrieval_csv(runs), "comparison.html": page}
+        return {"comparison.csv": retrieval_csv(runs), "comparison.html": retrieval_page(runs)}
+    compared = list(compare(runs))
+    return {"comparison.csv": comparison_csv(runs, compared), "comparison.html": comparison_page(runs, compared)}
 
 
 def compare(runs: Sequence[RunFiles]) -> Iterator[Compared]:
@@ -88,38 +87,40 @@ def tracks_of(runs: Sequence[RunFiles]) -> list[str]:
     return list(dict.fromkeys(every))
 
 
-def comparison_csv(runs: Sequence[RunFiles], found: Sequence[Compared]) -> str:
+def comparison_csv(runs: Sequence[RunFiles], compared: Sequence[Compared]) -> str:
     """One line per run, track, split and metric, fractions; the split "test - val" holds the gap and its interval."""
     rows: list[list[Any]] = []
-    for one in found:
-        own = [*one[:5], *(one.bounds or (None, None))]
-        difference = one.difference
-        rows.append([*own, *(_flat(difference) if difference else [None] * 4)])
+    for result in compared:
+        difference = _flat(result.difference) if result.difference else [None] * 4
+        rows.append([*result[:5], *(result.bounds or (None, None)), *difference])
     for run, track, metric, gap in _gaps(runs):
         rows.append([run, track, "test - val", metric, gap.value, *(gap.bounds or (None, None)), *[None] * 4])
     return csv_text([*_HEAD, *_DIFFERENCE_HEAD], rows)
 
 
-def comparison_page(runs: Sequence[RunFiles], found: Sequence[Compared]) -> str:
+def comparison_page(runs: Sequence[RunFiles], compared: Sequence[Compared]) -> str:
     """The page: who was compared, per split and track a table, and validation beside test of every run."""
     first = runs[0]
-    sections = [(split, [_table(runs, found, split, track) for track in tracks_of(runs)]) for split in _measured(first)]
+    tracks = tracks_of(runs)
     gaps = [(run.name, gap_table(run.metrics, run.replicates)) for run in runs]
-    intervals = first.metrics["protocol"]["intervals"]
-    return _page(runs, intervals=intervals, sections=sections, gaps=[(name, table) for name, table in gaps if table])
-
-
-def _page(runs: Sequence[RunFiles], **parts: Any) -> str:
-    """parts: the intervals ("" = there are none), the tables per split and those of val beside test."""
     return render(
-        "comparison.html",
-        title=f"{len(runs)} runs on {runs[0].split}",
-        first=runs[0].name,
-        runs=_facts(runs),
-        untrained=[run.name for run in runs if run.metrics["untrained"]],
-        warning=verdicts.UNTRAINED,
-        **parts,
+        TEMPLATES / "comparison.html",
+        **page_head(runs),
+        intervals=first.metrics["protocol"]["intervals"],
+        sections=[(split, [_table(runs, compared, split, track) for track in tracks]) for split in _measured(first)],
+        gaps=[(name, table) for name, table in gaps if table],
     )
+
+
+def page_head(runs: Sequence[RunFiles]) -> dict[str, Any]:
+    """What the page says of runs of any kind: who they are, and what they do not share."""
+    return {
+        "title": f"{len(runs)} runs on {runs[0].split}",
+        "first": runs[0].name,
+        "runs": _facts(runs),
+        "untrained": [run.name for run in runs if run.metrics["untrained"]],
+        "warning": verdicts.UNTRAINED,
+    }
 
 
 def _compared(first: RunFiles, run: RunFiles, split: str, track: str, metric: str) -> Compared:
@@ -162,23 +163,23 @@ def _gaps(runs: Sequence[RunFiles]) -> Iterator[tuple[str, str, str, Difference]
 
 def _facts(runs: Sequence[RunFiles]) -> Table:
     """A row per fact of how a run was made, those of its training below; one that runs do not share is marked."""
-    known = [_facts_of(run) for run in runs]
-    keys = list(dict.fromkeys(key for own in known for key in own))
+    by_run = [_facts_of(run) for run in runs]
+    keys = list(dict.fromkeys(key for facts in by_run for key in facts))
     columns = [Column(run.name, _origin(run), run.name) for run in runs]
     rows = []
     for key in sorted(keys, key=lambda key: key.startswith((_TRAINING, _PROBE))):
-        found = [own.get(key, tables.UNDEFINED) for own in known]
-        rows.append(Row(key, "", [Cell(text) for text in found], "track" if len(set(found)) > 1 else ""))
+        texts = [facts.get(key, tables.UNDEFINED) for facts in by_run]
+        rows.append(Row(key, "", [Cell(text) for text in texts], "track" if len(set(texts)) > 1 else ""))
     return Table("What ran; lines that differ are marked", "", columns, rows, "words")
 
 
 def _facts_of(run: RunFiles) -> dict[str, str]:
-    protocol = {key: str(value) for key, value in run.metrics["protocol"].items() if key != "intervals"}
-    found: dict[str, str] = {}
-    for name, prefix, facts in (("training", _TRAINING, training.facts), ("probe", _PROBE, probing.facts)):
-        if known := run.metrics.get(name):
-            found |= {f"{prefix}{key}": text for key, text in facts(known).items()}
-    return protocol | found
+    facts = {key: str(value) for key, value in run.metrics["protocol"].items() if key != "intervals"}
+    origins = (("training", _TRAINING, training_facts.facts), ("probe", _PROBE, probe_facts.facts))
+    for name, prefix, facts_of in origins:
+        if values := run.metrics.get(name):
+            facts |= {f"{prefix}{key}": text for key, text in facts_of(values).items()}
+    return facts
 
 
 def _origin(run: RunFiles) -> str:
@@ -187,28 +188,28 @@ def _origin(run: RunFiles) -> str:
     return f"{made}, seed {run.config.get('run', {}).get('seed', tables.UNDEFINED)}"
 
 
-def _table(runs: Sequence[RunFiles], found: Sequence[Compared], split: str, track: str) -> Table:
-    known = {column.key: column for column in tables.HEADLINE}
-    columns = [known[metric] for metric in _METRICS]
+def _table(runs: Sequence[RunFiles], compared: Sequence[Compared], split: str, track: str) -> Table:
+    by_key = {column.key: column for column in tables.HEADLINE}
+    columns = [by_key[metric] for metric in _METRICS]
     rows = []
-    for place, run in enumerate(runs):
-        own = [one for one in found if (one.run, one.split, one.track) == (run.name, split, track)]
+    for run in runs:
+        results = [row for row in compared if (row.run, row.split, row.track) == (run.name, split, track)]
         note = f"{run.metrics['protocol']['weights']}; {run.metrics['protocol']['clips']}"
         if run.metrics["track"] == track:
             note += "; its answers are of this track"
-        if not own:
+        if not results:
             rows.append(Row(run.name, "has no such track", [Cell(tables.UNDEFINED)] * len(columns)))
             continue
         label = f"{run.name} ({track})"
-        rows.append(Row(label, note, [_cell(one) for one in own], "" if place else "track"))
+        rows.append(Row(label, note, [_cell(result) for result in results], "track" if run is runs[0] else ""))
     count = runs[0].metrics["splits"][split]["videos"]
     return Table(f"{split}, {track}: {count} videos", "run (track)", columns, rows)
 
 
-def _cell(one: Compared) -> Cell:
+def _cell(result: Compared) -> Cell:
     """The value, its interval, and Δ, the paired difference, with * where its interval excludes 0."""
-    lines = [tables.interval(one.bounds)] if one.bounds else []
-    if one.difference is not None:
-        value, _, between = verdicts.signed(one.difference).partition(" ")
-        lines += [f"Δ {value}{' *' if one.difference.excludes_zero else ''}", between]
-    return Cell(tables.number(one.value), tuple(line for line in lines if line))
+    lines = [tables.interval(result.bounds)] if result.bounds else []
+    if result.difference is not None:
+        value, _, between = verdicts.signed(result.difference).partition(" ")
+        lines += [f"Δ {value}{' *' if result.difference.excludes_zero else ''}", between]
+    return Cell(tables.number(result.value), tuple(line for line in lines if line))

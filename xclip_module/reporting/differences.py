@@ -52,10 +52,10 @@ def independent(first: float | None, second: float | None, draws: tuple[np.ndarr
 
 def bounds(values: np.ndarray) -> tuple[float, float] | None:
     """[low, high] of 95 % of one statistic's draws [B]; None where it is never defined."""
-    known = values[~np.isnan(values)]
-    if not len(known):
+    defined = values[~np.isnan(values)]
+    if not len(defined):
         return None
-    low, high = (round(float(x), 12) for x in np.percentile(known, _PERCENT))
+    low, high = (round(float(edge), 12) for edge in np.percentile(defined, _PERCENT))
     return low, high
 
 

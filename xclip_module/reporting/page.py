@@ -1,21 +1,17 @@
 """`report.html`: one file that needs nothing beside it."""
 
-import base64
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import jinja2
 import numpy as np
 
-from xclip_module.reporting import cards, gap, tables, training, verdicts
-from xclip_module.reporting import probing as probing
+from xclip_module.reporting import cards, few_shot, probe_facts, split_gap, tables, training_facts, verdicts
 from xclip_module.reporting.cards import Card
-from xclip_module.reporting.picture import Picture, clock
+from xclip_module.reporting.chart import Chart, clock
+from xclip_module.reporting.template import TEMPLATES, embed, render
 
 # (video, start, end, score) by query text, best first.
 BestMoments = Mapping[str, Sequence[tuple[str, float, float, float]]]
-
 
 # Cards of one sentence: more of them nobody looks at, and each brings its picture into the page.
 MOST_CARDS = 24
@@ -32,16 +28,16 @@ class RankedVideo(NamedTuple):
 
 
 class Pictures(NamedTuple):
-    """overview: of all splits together.  splits: split -> its pictures.  ribbons: video -> picture.
+    """The charts of a run; overview: of all splits together.  splits: split -> its charts.  ribbons: video -> chart.
 
     training: of a fine-tuned run that logged a step, else None.  probe: of a linear probe.
     """
 
-    overview: Sequence[Picture]
-    splits: Mapping[str, Sequence[Picture]]
-    ribbons: Mapping[str, Picture]
-    training: Picture | None = None
-    probe: Sequence[Picture] = ()
+    overview: Sequence[Chart]
+    splits: Mapping[str, Sequence[Chart]]
+    ribbons: Mapping[str, Chart]
+    training: Chart | None = None
+    probe: Sequence[Chart] = ()
 
 
 def html_report(
@@ -60,23 +56,23 @@ def html_report(
     environment: the block to paste.  replicates: "<split>/<track>/<metric>" -> [B], for the gap between splits.
     ranked: sentence -> the recordings, best first, of a search over several.
     """
-    targets = {video: f"video-{place}" for place, video in enumerate(pictures.ribbons)}
-    known = {name: result for name, result in metrics["splits"].items() if tables.has_truth(result)}
-    sections = [_section(name, result, metrics, texts, pictures, targets) for name, result in known.items()]
-    blind = [name for name in metrics["splits"] if name not in known]
+    targets = {video: f"video-{number}" for number, video in enumerate(pictures.ribbons)}
+    measured = {name: result for name, result in metrics["splits"].items() if tables.has_truth(result)}
+    sections = [_section(name, result, metrics, texts, pictures, targets) for name, result in measured.items()]
+    blind = [name for name in metrics["splits"] if name not in measured]
     return render(
-        "report.html",
+        TEMPLATES / "report.html",
         metrics=metrics,
         sections=sections,
-        gaps=gap.gap_table(metrics, replicates),
-        gap_words=gap.gap_words(metrics, replicates),
-        trained_gap=gap.trained_gap_table(metrics, replicates),
+        gaps=split_gap.gap_table(metrics, replicates),
+        gap_words=split_gap.gap_words(metrics, replicates),
+        trained_gap=split_gap.trained_gap_table(metrics, replicates),
         training=training_parts(metrics.get("training"), pictures.training),
-        probe=_probe(metrics, pictures.probe),
-        overview=[embed(picture) for picture in pictures.overview],
+        probe=probe_parts(metrics, pictures.probe),
+        overview=[embed(chart) for chart in pictures.overview],
         blind=blind,
         skipped={} if sections else metrics["skipped"],
-        ribbons=[] if sections else [(video, embed(one)) for video, one in pictures.ribbons.items()],
+        ribbons=[] if sections else [(video, embed(chart)) for video, chart in pictures.ribbons.items()],
         best=best,
         ranked=[(query, *_ranked(rows)) for query, rows in ranked.items()],
         environment=environment,
@@ -84,72 +80,43 @@ def html_report(
     )
 
 
-def render(template: str, **values: Any) -> str:
-    """A template of this folder as text; everything put into it is escaped."""
-    loader = jinja2.FileSystemLoader(Path(__file__).with_name("templates"))
-    known = jinja2.Environment(
-        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    known.filters["clock"] = clock
-    return known.get_template(template).render(**values)
-
-
-def embed(picture: Picture) -> dict[str, Any]:
-    """What the page needs of a picture: a data address and the files beside the page that hold its numbers.
-
-    As an <img>, not inline: ids of several drawings would clash, and a browser runs nothing inside an image.
-    """
-    data = base64.b64encode(picture.svg).decode()
-    return {"src": f"data:image/svg+xml;base64,{data}", "title": picture.title, "files": list(picture.csv)}
-
-
-def training_parts(found: Mapping[str, Any] | None, picture: Picture | None) -> dict[str, Any] | None:
-    """What the template shows of a fine-tuned run's training; None for other runs."""
-    if not found:
+def training_parts(training: Mapping[str, Any] | None, chart: Chart | None = None) -> dict[str, Any] | None:
+    """What the templates show of a fine-tuned run's training; None for other runs."""
+    if not training:
         return None
     return {
-        "words": training.in_words(found),
-        "is_in_vain": training.kept_step(found) == 0,
-        "chose": gap.what_val_chose(found),
-        "facts": training.facts(found),
-        "picture": embed(picture) if picture else None,
-        "validations": training.validations(found),
+        "words": training_facts.in_words(training),
+        "is_in_vain": training_facts.kept_step(training) == 0,
+        "chose": split_gap.what_val_chose(training),
+        "facts": training_facts.facts(training),
+        "picture": embed(chart) if chart else None,
+        "validations": training_facts.validations(training),
+    }
+
+
+def probe_parts(metrics: Mapping[str, Any], charts: Sequence[Chart] = ()) -> dict[str, Any] | None:
+    """What the templates show of a linear probe; None for other runs."""
+    probe = metrics.get("probe")
+    if not probe:
+        return None
+    shown = (few_shot.few_shot_table(metrics), probe_facts.sweep_table(probe), probe_facts.class_table(probe))
+    return {
+        "words": probe_facts.in_words(probe),
+        "cautions": probe_facts.cautions(probe),
+        "facts": probe_facts.facts(probe),
+        "pictures": [embed(chart) for chart in charts],
+        "tables": [table for table in shown if table],
     }
 
 
 def _ranked(rows: Sequence[RankedVideo]) -> tuple[str, list[Card]]:
     """What to say of those that are not shown, and a card for each of the others."""
-    words = []
-    if len(rows) > MOST_CARDS:
-        words.append(f"The first {MOST_CARDS} of {len(rows)} videos.")
+    words = f"The first {MOST_CARDS} of {len(rows)} videos." if len(rows) > MOST_CARDS else ""
     shown = [
-        cards.card(
-            one.thumbnail,
-            one.video,
-            f"{place}. score {one.score:.2f}",
-            f"{clock(one.start)} – {clock(one.end)}",
-        )
-        for place, one in enumerate(rows[:MOST_CARDS], 1)
+        cards.card(row.thumbnail, row.video, f"{rank}. score {row.score:.2f}", f"{clock(row.start)} – {clock(row.end)}")
+        for rank, row in enumerate(rows[:MOST_CARDS], 1)
     ]
-    return " ".join(words), shown
-
-
-def _probe(metrics: Mapping[str, Any], pictures: Sequence[Picture]) -> dict[str, Any] | None:
-    """What the template shows of a linear probe; None for other runs."""
-    found = metrics.get("probe")
-    if not found:
-        return None
-    return {
-        "words": probing.in_words(found),
-        "cautions": probing.cautions(found),
-        "facts": probing.facts(found),
-        "pictures": [embed(picture) for picture in pictures],
-        "tables": [
-            table
-            for table in (probing.few_shot_table(metrics), probing.sweep_table(found), probing.class_table(found))
-            if table
-        ],
-    }
+    return words, shown
 
 
 def _section(
@@ -172,6 +139,6 @@ def _section(
         "prompt_sets": tables.prompt_sets(result),
         "queries": tables.queries(result, texts),
         "videos": tables.videos(result, targets),
-        "pictures": [embed(picture) for picture in pictures.splits.get(name, ())],
+        "pictures": [embed(chart) for chart in pictures.splits.get(name, ())],
         "ribbons": [(video, targets[video], embed(pictures.ribbons[video])) for video in order],
     }

@@ -35,8 +35,8 @@ def query_colours(kinds: Sequence[str]) -> list[str]:
     colours = []
     for kind in kinds:
         is_phase = kind == "phase"
-        own = _PHASES if is_phase else _OTHERS
-        colours.append(own[seen[is_phase] % len(own)])
+        palette = _PHASES if is_phase else _OTHERS
+        colours.append(palette[seen[is_phase] % len(palette)])
         seen[is_phase] += 1
     return colours
 
@@ -47,7 +47,8 @@ def ink_on(colour: str) -> str:
     >>> ink_on("#F0E442"), ink_on("#332288")
     ('black', 'white')
     """
-    parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    parts = [int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5)]
     linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
     luminance = sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+    # Where the contrasts with black and with white, (L + 0.05) / 0.05 and 1.05 / (L + 0.05), are equal.
     return "black" if (luminance + 0.05) ** 2 > 1.05 * 0.05 else "white"

@@ -1,4 +1,4 @@
-"""Pictures of a linear probe: the sweep over λ, the learning curve, the training of the temporal head.
+"""Figures of a linear probe: the sweep over λ, the learning curve, the training of the temporal head.
 
 Arrays in, `Figure` out. Fractions come in, percent is drawn; NaN where a number is unknown.
 
@@ -17,17 +17,15 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, NullLocator
 
+from xclip_module.reporting.chart import label_lines
+from xclip_module.reporting.figures import FEW_POINTS, FONT, blank, dress, name_lines
 from xclip_module.reporting.palette import BEST, CHANCE, LINES, TRUTH
-from xclip_module.reporting.picture import label_lines
 
-_WIDTH, _FONT = 9.6, 9
 # By name, so that a missing split moves no other's colour.
 _SPLITS = {"val": LINES["+query-set"], "test": LINES["similarity-only"]}
 _PRIOR, _CHANCE = "--", (0, (1, 1.5))
 # Numbers of videos nearer than this share of the axis get one number at their ticks.
 _TICK_ROOM = 0.07
-# So few points of a line are marked one by one.
-_FEW = 40
 
 
 class Sweep(NamedTuple):
@@ -70,14 +68,14 @@ class Epochs(NamedTuple):
 def sweep_figure(panels: Sequence[Sweep], *, monitor: str, title: str) -> Figure:
     """The watched metric of train (dashed) and val (solid) against λ, a panel per head, the chosen λ marked."""
     height = 3.6
-    figure = Figure(figsize=(_WIDTH, height), facecolor="white")
+    figure = blank(height)
     grid = figure.subplots(1, len(panels), squeeze=False)[0]
     figure.subplots_adjust(left=0.075, right=0.985, top=0.76, bottom=0.25, wspace=0.14)
     for axes, panel in zip(grid, panels, strict=True):
         _draw_sweep(axes, panel)
-    grid[0].set_ylabel(f"{monitor} (%)", fontsize=_FONT)
+    grid[0].set_ylabel(f"{monitor} (%)", fontsize=FONT)
     figure.text(0.01, 0.98, title, fontsize=11, va="top")
-    _name_lines(figure, grid)
+    name_lines(figure, grid)
     return figure
 
 
@@ -87,7 +85,7 @@ def learning_figure(panels: Mapping[str, Mapping[str, Learning]], *, title: str)
     panels: metric -> split -> its numbers. Dashed the time prior, dotted chance.
     """
     height = 3.9
-    figure = Figure(figsize=(_WIDTH, height), facecolor="white")
+    figure = blank(height)
     grid = figure.subplots(1, len(panels), squeeze=False)[0]
     figure.subplots_adjust(left=0.065, right=0.985, top=0.82, bottom=0.27, wspace=0.16)
     splits = list(dict.fromkeys(split for lines in panels.values() for split in lines))
@@ -112,7 +110,7 @@ def learning_figure(panels: Mapping[str, Mapping[str, Learning]], *, title: str)
         "time prior",
         "chance",
     ]
-    figure.legend(handles, names, loc="lower center", ncols=len(names), frameon=False, fontsize=_FONT)
+    figure.legend(handles, names, loc="lower center", ncols=len(names), frameon=False, fontsize=FONT)
     return figure
 
 
@@ -120,21 +118,21 @@ def temporal_figure(course: Epochs, *, monitor: str, title: str) -> Figure:
     """Training loss and, where it is known, the watched metric of val per epoch; the kept epoch marked in both."""
     height = 3.4
     has_val = bool(np.isfinite(course.val).any())
-    figure = Figure(figsize=(_WIDTH, height), facecolor="white")
+    figure = blank(height)
     grid = figure.subplots(1, 1 + has_val, squeeze=False)[0]
     figure.subplots_adjust(left=0.075, right=0.985, top=0.8, bottom=0.27, wspace=0.16)
     parts = [(course.loss, "training loss", "loss (nats)"), (100 * course.val, f"val {monitor}", f"{monitor} (%)")]
     for axes, (values, name, unit) in zip(grid, parts, strict=False):
-        marker = "o" if len(course.epochs) < _FEW else ""
+        marker = "o" if len(course.epochs) < FEW_POINTS else ""
         axes.plot(course.epochs, values, color=TRUTH, lw=1.6, marker=marker, ms=3.5)
         axes.set_title(name, fontsize=10)
-        axes.set_xlabel("epoch", fontsize=_FONT)
-        axes.set_ylabel(unit, fontsize=_FONT)
+        axes.set_xlabel("epoch", fontsize=FONT)
+        axes.set_ylabel(unit, fontsize=FONT)
         axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, steps=[1, 2, 5, 10]))
         _mark(axes, course.epochs, values, course.best, "kept epoch")
         _dress(axes)
     figure.text(0.01, 0.98, title, fontsize=11, va="top")
-    _name_lines(figure, grid)
+    name_lines(figure, grid)
     return figure
 
 
@@ -145,7 +143,7 @@ def _draw_sweep(axes: Axes, panel: Sweep) -> None:
     _mark(axes, panel.strengths, 100 * panel.val, panel.chosen, "chosen λ")
     axes.set_xscale("log")
     axes.set_title(f"{label_lines(panel.name, 60, lines=1)}\n{label_lines(panel.note, 60, lines=1)}", fontsize=10)
-    axes.set_xlabel("λ, penalty of the squared weights", fontsize=_FONT)
+    axes.set_xlabel("λ, penalty of the squared weights", fontsize=FONT)
     _dress(axes)
 
 
@@ -166,7 +164,7 @@ def _dress_shots(axes: Axes, lines: Sequence[Learning]) -> None:
     axes.set_xlim(shots[0] / reach, shots[-1] * reach)
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xticks(shots, _tick_labels(shots))
-    axes.set_xlabel("training videos", fontsize=_FONT)
+    axes.set_xlabel("training videos", fontsize=FONT)
 
 
 def _tick_labels(shots: Sequence[float]) -> list[str]:
@@ -189,17 +187,6 @@ def _mark(axes: Axes, x: np.ndarray, y: np.ndarray, chosen: float, name: str) ->
     axes.plot(x[x == chosen], y[x == chosen], color=BEST, marker="D", ms=6, ls="", zorder=3)
 
 
-def _name_lines(figure: Figure, grid: Sequence[Axes]) -> None:
-    named: dict[str, Artist] = {}
-    for axes in grid:
-        for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
-            named.setdefault(name, handle)
-    if named:
-        figure.legend(named.values(), named, loc="lower center", ncols=len(named), frameon=False, fontsize=_FONT)
-
-
 def _dress(axes: Axes) -> None:
-    axes.tick_params(labelsize=_FONT)
+    dress(axes)
     axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)

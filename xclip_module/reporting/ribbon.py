@@ -13,13 +13,15 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from xclip_module.reporting.chart import clock, csv_text, label_lines
+from xclip_module.reporting.figures import FONT, WIDTH, blank, dress
 from xclip_module.reporting.palette import BEST, FURTHER, TRUTH, ink_on, query_colours
-from xclip_module.reporting.picture import clock, csv_text, label_lines
 
-# Inches.
-_WIDTH, _LEFT, _RIGHT, _TOP, _BOTTOM = 9.6, 2.25, 0.3, 0.36, 0.86
+# Inches around the axes, and of a row, a strip, and the way from one to the next.
+_LEFT, _RIGHT, _TOP, _BOTTOM = 2.25, 0.3, 0.36, 0.86
 _PHASE_ROW, _STRIP, _STEP = 0.26, 0.21, 0.36
-_LABEL_WIDTH, _FONT = 27, 9
+# Letters of a query's name that fit left of its strip.
+_LABEL_WIDTH = 27
 # Marks below a strip: further ones are thin lines over each other and say nothing.
 _SHOWN_MOMENTS = 5
 _NONE = -1
@@ -55,15 +57,15 @@ def ribbon_figure(ribbon: Ribbon) -> Figure:
     rows = [row for row in (ribbon.true_phase, ribbon.predicted) if row is not None]
     tall = _STEP * (len(rows) + len(ribbon.names))
     height = _TOP + tall + _BOTTOM
-    figure = Figure(figsize=(_WIDTH, height), facecolor="white")
-    box = (_LEFT / _WIDTH, _BOTTOM / height, 1 - (_LEFT + _RIGHT) / _WIDTH, tall / height)
+    figure = blank(height)
+    box = (_LEFT / WIDTH, _BOTTOM / height, 1 - (_LEFT + _RIGHT) / WIDTH, tall / height)
     axes = figure.add_axes(box, xlim=(0, ribbon.duration), ylim=(tall, 0))
     _draw_phases(axes, ribbon)
     for row, name in enumerate(ribbon.names):
         top = _STEP * (len(rows) + row)
         _draw_strip(axes, ribbon, row, top)
         _label(axes, f"{row + 1}  {name}", top + _STRIP / 2, colour=query_colours(ribbon.kinds)[row])
-    _dress(axes)
+    _dress_time(axes)
     title = f"{label_lines(ribbon.video, 70, lines=1)}: {len(ribbon.times)} samples, {len(ribbon.names)} queries"
     figure.text(0.01, 1 - 0.1 / height, title, fontsize=11, va="top")
     _legend(figure, ribbon)
@@ -82,7 +84,7 @@ def ribbon_csv(ribbon: Ribbon) -> dict[str, str]:
 def _span_rows(ribbon: Ribbon) -> Iterator[list[Any]]:
     for name, truth, moments in zip(ribbon.names, ribbon.truth, ribbon.moments, strict=True):
         yield from ([name, "truth", None, float(start), float(end), None] for start, end in truth or ())
-        yield from ([name, "moment", rank, *map(float, found)] for rank, found in enumerate(moments, start=1))
+        yield from ([name, "moment", rank, *map(float, moment)] for rank, moment in enumerate(moments, start=1))
 
 
 def _edges(ribbon: Ribbon) -> np.ndarray:
@@ -94,8 +96,8 @@ def _draw_phases(axes: Axes, ribbon: Ribbon) -> None:
     colours = query_colours(ribbon.kinds)
     edges = _edges(ribbon)
     rows = [("truth", ribbon.true_phase), ("prediction", ribbon.predicted)]
-    for place, (title, phases) in enumerate((title, phases) for title, phases in rows if phases is not None):
-        top = _STEP * place
+    for row, (title, phases) in enumerate((title, phases) for title, phases in rows if phases is not None):
+        top = _STEP * row
         paint = np.array([to_rgb(colours[phase]) if phase != _NONE else (1, 1, 1) for phase in phases])
         _image(axes, paint[None], edges, top, _PHASE_ROW)
         for first, last in _stretches(phases):
@@ -112,12 +114,12 @@ def _draw_phases(axes: Axes, ribbon: Ribbon) -> None:
 
 def _number(axes: Axes, phase: int, start: float, end: float, top: float, colours: Sequence[str]) -> None:
     """The query's number inside a block that is wide enough for it."""
-    inches = (end - start) / axes.get_xlim()[1] * (_WIDTH - _LEFT - _RIGHT)
+    inches = (end - start) / axes.get_xlim()[1] * (WIDTH - _LEFT - _RIGHT)
     if phase != _NONE and inches > 0.2:
-        place = ((start + end) / 2, top + _PHASE_ROW / 2)
+        middle = ((start + end) / 2, top + _PHASE_ROW / 2)
         paper = {"facecolor": colours[phase], "edgecolor": "none", "pad": 1.2}
         axes.text(
-            *place, f"{phase + 1}", fontsize=_FONT, ha="center", va="center", color=ink_on(colours[phase]), bbox=paper
+            *middle, f"{phase + 1}", fontsize=FONT, ha="center", va="center", color=ink_on(colours[phase]), bbox=paper
         )
 
 
@@ -137,8 +139,8 @@ def _draw_strip(axes: Axes, ribbon: Ribbon, row: int, top: float) -> None:
         box = Rectangle((start, top), end - start, _STRIP, fill=False, edgecolor=TRUTH, linewidth=1.4)
         axes.add_patch(box)
     # The best on top of the others, so drawn last.
-    for rank, found in reversed(list(enumerate(ribbon.moments[row][:_SHOWN_MOMENTS]))):
-        span = [(found[0], found[1] - found[0])]
+    for rank, (start, end, *_) in reversed(list(enumerate(ribbon.moments[row][:_SHOWN_MOMENTS]))):
+        span = [(start, end - start)]
         axes.broken_barh(span, (top + _STRIP + 0.025, 0.06), color=FURTHER if rank else BEST, linewidth=0)
 
 
@@ -149,24 +151,22 @@ def _image(axes: Axes, paint: np.ndarray, edges: np.ndarray, top: float, height:
 
 
 def _label(axes: Axes, text: str, middle: float, *, colour: str = "") -> None:
-    side = -0.08 / (_WIDTH - _LEFT - _RIGHT)
-    place = axes.get_yaxis_transform()
+    side = -0.08 / (WIDTH - _LEFT - _RIGHT)
+    beside = axes.get_yaxis_transform()
     shown = label_lines(text, _LABEL_WIDTH)
-    axes.text(side * 1.9, middle, shown, transform=place, ha="right", va="center", fontsize=_FONT, linespacing=0.95)
+    axes.text(side * 1.9, middle, shown, transform=beside, ha="right", va="center", fontsize=FONT, linespacing=0.95)
     if colour:
-        box = Rectangle((side * 1.4, middle - _STRIP / 2), -side * 0.9, _STRIP, facecolor=colour, transform=place)
+        box = Rectangle((side * 1.4, middle - _STRIP / 2), -side * 0.9, _STRIP, facecolor=colour, transform=beside)
         box.set_clip_on(False)
         axes.add_patch(box)
 
 
-def _dress(axes: Axes) -> None:
+def _dress_time(axes: Axes) -> None:
     axes.set_yticks([])
     axes.xaxis.set_major_locator(MaxNLocator(9, steps=[1, 2, 3, 6, 10]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: clock(seconds)))
-    axes.tick_params(labelsize=_FONT)
-    axes.set_xlabel("time (mm:ss)", fontsize=_FONT)
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
+    axes.set_xlabel("time (mm:ss)", fontsize=FONT)
+    dress(axes, without=("top", "right", "left"))
 
 
 def _legend(figure: Figure, ribbon: Ribbon) -> None:
@@ -178,4 +178,4 @@ def _legend(figure: Figure, ribbon: Ribbon) -> None:
         handles.append(
             Patch(facecolor="none", edgecolor="black", hatch="////", linewidth=0, label="wrong (black below)")
         )
-    figure.legend(handles=handles, loc="lower center", ncols=len(handles), frameon=False, fontsize=_FONT)
+    figure.legend(handles=handles, loc="lower center", ncols=len(handles), frameon=False, fontsize=FONT)

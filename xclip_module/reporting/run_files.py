@@ -3,7 +3,7 @@
 import json
 import re
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,14 +11,9 @@ import numpy as np
 
 from xclip_module.errors import DataError
 
+# Without truth, or with eval.bootstrap=0, a run has none.
 _BOOTSTRAP = "bootstrap.npz"
-_FILES = ("metrics.json", _BOOTSTRAP, "config.json", "environment.json")
 RETRIEVAL, LOCALISATION = "retrieval", "localisation"
-# What metrics.json must hold of a run of each kind, and of each of its splits.
-_KEYS = {
-    LOCALISATION: ({"protocol", "track", "untrained"}, {"ids", "videos", "queries", "tracks", "truth"}),
-    RETRIEVAL: ({"protocol", "untrained", "skipped"}, {"texts", "videos", "of_texts", "of_videos", "metrics"}),
-}
 _PROMPTS = re.compile(r", prompts .*$")
 
 
@@ -43,6 +38,20 @@ class RunFiles(NamedTuple):
     def split(self) -> str:
         """Data set, split name and hash. Other prompts are a difference between models, not between tasks."""
         return _PROMPTS.sub("", self.metrics["protocol"]["data"])
+
+
+class Comparability(NamedTuple):
+    """What runs of one kind must hold, and share, to be compared.
+
+    keys, split_keys: of metrics.json and of each of its splits.  has_replicates: whether there is a bootstrap.
+    facts: of two runs, what -> its value in each; all of them must be equal.  attempt: the way out of a difference.
+    """
+
+    keys: frozenset[str]
+    split_keys: frozenset[str]
+    has_replicates: bool
+    facts: Callable[[RunFiles, RunFiles], dict[str, tuple[Any, Any]]]
+    attempt: str
 
 
 def read_runs(folders: Sequence[Path]) -> list[RunFiles]:
@@ -72,92 +81,92 @@ def check_same_task(runs: Sequence[RunFiles]) -> None:
     data with the hash of its pairs, the numbers of texts and videos, those left out, and the rules.
     """
     first = runs[0]
+    rules = _rules_of(first.kind)
     for run in runs[1:]:
         names = f"{first.name} and {run.name}"
         if run.kind != first.kind:
             why = f"a {first.kind} run and a {run.kind} run have no number in common"
             raise DataError("runs of different kinds", names, why, "runs of one kind")
-        compared = _compared_retrieval if first.kind == RETRIEVAL else _compared
-        for what, (expected, found) in compared(first, run).items():
-            if expected != found:
-                raise DataError(
-                    f"runs of different {what}",
-                    names,
-                    f"{_short(expected, found)} against {_short(found, expected)}",
-                    _ATTEMPTS[first.kind],
-                )
+        for what, (expected, met) in rules.facts(first, run).items():
+            if expected != met:
+                why = f"{_short(expected, met)} against {_short(met, expected)}"
+                raise DataError(f"runs of different {what}", names, why, rules.attempt)
 
 
-_ATTEMPTS = {
-    LOCALISATION: "runs with the same --data keys, --eval.bootstrap and --run.seed",
-    RETRIEVAL: "runs with the same --data keys and the same video files",
-}
+def shared_facts(first: RunFiles, second: RunFiles, keys: Mapping[str, str]) -> dict[str, tuple[Any, Any]]:
+    """The split, the splits scored, and of each split that both have what `keys` names: words -> key of metrics.json.
 
-
-def _compared_retrieval(first: RunFiles, second: RunFiles) -> dict[str, tuple[Any, Any]]:
+    Of a key that holds a mapping only its names count.
+    """
     both = first.metrics["splits"], second.metrics["splits"]
-    skipped = first.metrics["skipped"], second.metrics["skipped"]
-    protocols = first.metrics["protocol"], second.metrics["protocol"]
-    found: dict[str, tuple[Any, Any]] = {"split": (first.split, second.split), "splits scored": _pair(both, list)}
-    found["videos left out"] = _pair(skipped, sorted)
+    facts: dict[str, tuple[Any, Any]] = {
+        "split": (first.split, second.split),
+        "splits scored": (list(both[0]), list(both[1])),
+    }
     for split in both[0]:
         if split in both[1]:
-            for key in ("texts", "videos"):
-                found[f"{key} in {split}"] = _pair(both, lambda splits, part=(split, key): splits[part[0]][part[1]])
-    # Numbers under other rules are other numbers: see `evaluation.retrieval.ranks`.
-    for rule in ("v2t", "ties"):
-        found[f"rules ({rule})"] = _pair(protocols, lambda protocol, name=rule: protocol.get(name))
-    return found
+            for words, key in keys.items():
+                ours, theirs = (splits[split][key] for splits in both)
+                is_named = isinstance(ours, Mapping)
+                facts[f"{words} in {split}"] = (list(ours), list(theirs)) if is_named else (ours, theirs)
+    return facts
 
 
-def _compared(first: RunFiles, second: RunFiles) -> dict[str, tuple[Any, Any]]:
-    both = first.metrics["splits"], second.metrics["splits"]
-    found: dict[str, tuple[Any, Any]] = {"split": (first.split, second.split), "splits scored": _pair(both, list)}
-    for split in both[0]:
-        if split in both[1]:
-            found[f"videos in {split}"] = _pair(both, lambda splits, name=split: splits[name]["ids"])
-            found[f"truth in {split}"] = _pair(both, lambda splits, name=split: splits[name]["truth"])
-            found[f"queries in {split}"] = _pair(both, lambda splits, name=split: list(splits[name]["queries"]))
-    found["intervals"] = first.metrics["protocol"]["intervals"], second.metrics["protocol"]["intervals"]
-    return found
+def _localisation_facts(first: RunFiles, second: RunFiles) -> dict[str, tuple[Any, Any]]:
+    facts = shared_facts(first, second, {"videos": "ids", "truth": "truth", "queries": "queries"})
+    facts["intervals"] = first.metrics["protocol"]["intervals"], second.metrics["protocol"]["intervals"]
+    return facts
 
 
-def _pair(both: tuple[Any, Any], take: Any) -> tuple[Any, Any]:
-    return take(both[0]), take(both[1])
+def _rules_of(kind: str) -> Comparability:
+    if kind == RETRIEVAL:
+        # Here, not above: a tree without retrieval compares its localisation runs all the same.
+        from xclip_module.reporting.retrieval.comparison import RULES
+
+        return RULES
+    return Comparability(
+        keys=frozenset({"protocol", "track", "untrained"}),
+        split_keys=frozenset({"ids", "videos", "queries", "tracks", "truth"}),
+        has_replicates=True,
+        facts=_localisation_facts,
+        attempt="runs with the same --data keys, --eval.bootstrap and --run.seed",
+    )
 
 
-def _short(own: Any, other: Any) -> str:
+def _short(values: Any, others: Any) -> str:
     """A text whole; of a list its length and the first entries that the other has not."""
-    if not isinstance(own, list):
-        return str(own)
-    extra = [str(name) for name in own if name not in other]
-    return f"{len(own)} ({', '.join(extra[:3])}{', …' if len(extra) > 3 else ''})" if extra else str(len(own))
+    if not isinstance(values, list):
+        return str(values)
+    extra = [str(name) for name in values if name not in others]
+    return f"{len(values)} ({', '.join(extra[:3])}{', …' if len(extra) > 3 else ''})" if extra else str(len(values))
 
 
 def _read(folder: Path, name: str) -> RunFiles:
     if not folder.is_dir():
         raise DataError("no such run folder", folder, attempt="ls runs")
-    _check_files(folder, _FILES[:1])
-    metrics = _json(folder / _FILES[0])
-    is_retrieval = _kind(metrics) == RETRIEVAL
-    _check_files(folder, [file for file in _FILES if not (is_retrieval and file == _BOOTSTRAP)])
-    config, environment = (_json(folder / file) for file in _FILES[2:])
+    path = folder / "metrics.json"
+    _check_file(path)
+    metrics = _json(path)
+    rules = _rules_of(_kind(metrics))
+    if rules.has_replicates:
+        _check_file(folder / _BOOTSTRAP, " (no truth, or eval.bootstrap=0)")
+    for file in ("config.json", "environment.json"):
+        _check_file(folder / file)
+    config, environment = _json(folder / "config.json"), _json(folder / "environment.json")
     if not metrics.get("splits"):
-        raise DataError("nothing to compare", folder / _FILES[0], "it holds no metrics of a split")
-    keys, split_keys = _KEYS[_kind(metrics)]
-    lacking = keys - set(metrics) | {key for split in metrics["splits"].values() for key in split_keys - set(split)}
+        raise DataError("nothing to compare", path, "it holds no metrics of a split")
+    splits = metrics["splits"].values()
+    lacking = rules.keys - set(metrics) | {key for split in splits for key in rules.split_keys - set(split)}
     if lacking:
         why = f"it has no {', '.join(sorted(lacking))}"
-        raise DataError("metrics of another version", folder / _FILES[0], why, "the run again, with this version")
-    replicates = {} if is_retrieval else _arrays(folder / _BOOTSTRAP)
+        raise DataError("metrics of another version", path, why, "the run again, with this version")
+    replicates = _arrays(folder / _BOOTSTRAP) if rules.has_replicates else {}
     return RunFiles(name, metrics, replicates, config, environment)
 
 
-def _check_files(folder: Path, files: Sequence[str]) -> None:
-    for file in files:
-        if not (folder / file).is_file():
-            why = "not in this folder" + (" (no truth, or eval.bootstrap=0)" if file == _BOOTSTRAP else "")
-            raise DataError("not a finished run", folder / file, why, "the same command again, to its end")
+def _check_file(path: Path, hint: str = "") -> None:
+    if not path.is_file():
+        raise DataError("not a finished run", path, f"not in this folder{hint}", "the same command again, to its end")
 
 
 def _kind(metrics: Mapping[str, Any]) -> str:
@@ -166,12 +175,12 @@ def _kind(metrics: Mapping[str, Any]) -> str:
 
 def _json(path: Path) -> Mapping[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise DataError("unreadable JSON", path, str(error)) from error
-    if not isinstance(found, dict):
-        raise DataError("unreadable JSON", path, f"a {type(found).__name__}, expected an object")
-    return found
+    if not isinstance(content, dict):
+        raise DataError("unreadable JSON", path, f"a {type(content).__name__}, expected an object")
+    return content
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:

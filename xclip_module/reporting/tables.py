@@ -140,6 +140,15 @@ def interval(bounds: Sequence[float] | None) -> str:
     return f"[{100 * bounds[0]:.1f}, {100 * bounds[1]:.1f}]".replace("-", "−") if bounds else ""
 
 
+def count_text(value: float | None) -> str:
+    """A whole number in all its digits.
+
+    >>> count_text(1234567.0), count_text(None)
+    ('1234567', '–')
+    """
+    return UNDEFINED if value is None else f"{value:.0f}"
+
+
 def has_truth(result: Mapping[str, Any]) -> bool:
     """Whether anything was to be found in a split, so that its numbers say something."""
     return result["macro"]["pairs_with_truth"] > 0
@@ -177,11 +186,11 @@ def phases_and_tools(result: Mapping[str, Any]) -> list[Table]:
     )
     tables = []
     for key, columns, caption in kinds:
-        found = {name: track[key] for name, track in result["tracks"].items() if track[key]}
-        known = [column for column in columns if any(column.key in row for row in found.values())]
-        if found:
-            rows = [Row(name, "", cells(row, known)) for name, row in found.items()]
-            tables.append(Table(caption, "track", known, rows))
+        by_track = {name: track[key] for name, track in result["tracks"].items() if track[key]}
+        measured = [column for column in columns if any(column.key in row for row in by_track.values())]
+        if by_track:
+            rows = [Row(name, "", cells(row, measured)) for name, row in by_track.items()]
+            tables.append(Table(caption, "track", measured, rows))
     return tables
 
 
@@ -216,12 +225,12 @@ def videos(result: Mapping[str, Any], targets: Mapping[str, str]) -> Table:
 
 def prompt_sets(result: Mapping[str, Any]) -> Table | None:
     """Each further prompt set, and mean and range over them; None where none was asked for."""
-    found = result["prompt_sets"]
-    if not found:
+    sets = result["prompt_sets"]
+    if not sets:
         return None
     columns = (*_RANKING[:2], _DETECTION[1]._replace(key="mAP@0.5"))
-    rows = [Row(name, "", cells(row, columns)) for name, row in found["sets"].items()]
-    spread = found["spread"]
+    rows = [Row(name, "", cells(row, columns)) for name, row in sets["sets"].items()]
+    spread = sets["spread"]
     mean = {key: part["mean"] for key, part in spread.items() if part}
     ranges = {key: [part["low"], part["high"]] for key, part in spread.items() if part}
     rows.append(Row("mean", "range in brackets", cells(mean, columns, ranges), "track"))
@@ -232,6 +241,5 @@ def cells(
     row: Mapping[str, Any], columns: Sequence[Column], intervals: Mapping[str, Sequence[float] | None] | None = None
 ) -> list[Cell]:
     """One cell per column; a ratio's interval is never given."""
-    known = intervals or {}
-    below = {key: (interval(bounds),) for key, bounds in known.items() if bounds}
+    below = {key: (interval(bounds),) for key, bounds in (intervals or {}).items() if bounds}
     return [Cell(number(row.get(column.key), column.kind), below.get(column.key, ())) for column in columns]

@@ -21,11 +21,11 @@ def against_time_prior(result: Mapping[str, Any]) -> list[str]:
         return ["No training videos, so no time prior: what the usual order of events alone would reach is not known."]
     words = []
     for key, name in _NAMES.items():
-        own, other = result["macro"][key], prior[key]
-        if own is None or other is None:
+        ours, theirs = result["macro"][key], prior[key]
+        if ours is None or theirs is None:
             continue
         bounds = result["minus_time_prior"].get(key)
-        words.append(f"{name}: {_side(own, other, bounds)} the time prior ({_values(own, other, bounds)})")
+        words.append(f"{name}: {_side(ours, theirs, bounds)} the time prior ({_values(ours, theirs, bounds)})")
     auroc = result["macro"]["AUROC"]
     if auroc is not None and not _is_above(auroc, prior["AUROC"], result["minus_time_prior"].get("AUROC")):
         words.insert(
@@ -41,10 +41,10 @@ def beaten_controls(result: Mapping[str, Any]) -> str:
     >>> beaten_controls({"macro": {"AUROC": 0.7}, "controls": {"random": {"AUROC": 0.5}, "oracle": {"AUROC": 1.0}}})
     'AUROC beats random; not oracle'
     """
-    own, others = result["macro"]["AUROC"], {name: row["AUROC"] for name, row in result["controls"].items()}
-    if own is None:
+    ours, others = result["macro"]["AUROC"], {name: row["AUROC"] for name, row in result["controls"].items()}
+    if ours is None:
         return "AUROC is undefined"
-    beaten = [name for name, value in others.items() if value is not None and value < own]
+    beaten = [name for name, value in others.items() if value is not None and value < ours]
     rest = [name for name in others if name not in beaten]
     return f"AUROC beats {', '.join(beaten) or 'no control'}" + f"; not {', '.join(rest)}" * bool(rest)
 
@@ -98,16 +98,16 @@ def _beside(result: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
     return [(f"the {name}", result["controls"][name]) for name in (PRIOR, "oracle") if name in result["controls"]]
 
 
-def _side(own: float, other: float, bounds: Sequence[float] | None) -> str:
+def _side(ours: float, theirs: float, bounds: Sequence[float] | None) -> str:
     if not bounds:
-        return "by its value (no interval) " + ("above" if own > other else "below" if own < other else "equal to")
+        return "by its value (no interval) " + ("above" if ours > theirs else "below" if ours < theirs else "equal to")
     return "above" if bounds[0] > 0 else "below" if bounds[1] < 0 else "not distinguishable from"
 
 
-def _values(own: float, other: float, bounds: Sequence[float] | None) -> str:
+def _values(ours: float, theirs: float, bounds: Sequence[float] | None) -> str:
     paired = f", difference {interval(bounds)}" if bounds else ""
-    return f"{number(own)} % against {number(other)} %{paired}"
+    return f"{number(ours)} % against {number(theirs)} %{paired}"
 
 
-def _is_above(own: float, other: float, bounds: Sequence[float] | None) -> bool:
-    return bounds[0] > 0 if bounds else own > other
+def _is_above(ours: float, theirs: float, bounds: Sequence[float] | None) -> bool:
+    return bounds[0] > 0 if bounds else ours > theirs

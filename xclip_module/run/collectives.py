@@ -3,19 +3,22 @@
 Every function takes a process group (None = the default one): gloo for tensors on the host, NCCL on GPUs.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from __future__ import annotations
 
-import torch
-import torch.distributed as dist
-from torch import Tensor
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from xclip_module.run.distributed import World, peer_errors, share
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.distributed import ProcessGroup
 
 # Elements that one all-reduce sums: enough to fill the wire, and little beside a model.
 _BUCKET = 25_000_000
 
 
-def gather_rows(tensor: Tensor, counts: Sequence[int], world: World, group: dist.ProcessGroup | None = None) -> Tensor:
+def gather_rows(tensor: Tensor, counts: Sequence[int], world: World, group: ProcessGroup | None = None) -> Tensor:
     """The rows [sum(counts), ...] of all processes, by rank, on every process; no gradient flows through.
 
     tensor: [counts[rank], ...] any dtype; same further sizes everywhere.  counts: rows of each rank, 0 is fine.
@@ -23,6 +26,10 @@ def gather_rows(tensor: Tensor, counts: Sequence[int], world: World, group: dist
     """
     if world.size == 1:
         return tensor
+    import torch
+    import torch.distributed as dist
+
+    # Every process must send as many rows.
     padded = tensor.new_zeros((max(counts), *tensor.shape[1:]))
     padded[: counts[world.rank]] = tensor.detach()
     # As bytes, since not every backend knows every dtype.
@@ -32,13 +39,15 @@ def gather_rows(tensor: Tensor, counts: Sequence[int], world: World, group: dist
     return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 
 
-def fill_rows(tensor: Tensor, world: World, group: dist.ProcessGroup | None = None) -> None:
+def fill_rows(tensor: Tensor, world: World, group: ProcessGroup | None = None) -> None:
     """Copies every process's run of rows (`distributed.share`) of [N, ...] into those of all others, in place.
 
     Nothing is held beside the tensor, which may be most of the memory. Raises PeerError when another process has ended.
     """
     if world.size == 1:
         return
+    import torch.distributed as dist
+
     runs = [share(len(tensor), rank, world.size) for rank in range(world.size)]
     with peer_errors():
         for rank, rows in enumerate(runs):
@@ -46,7 +55,7 @@ def fill_rows(tensor: Tensor, world: World, group: dist.ProcessGroup | None = No
                 dist.broadcast(tensor[rows.start : rows.stop], src=rank, group=group)
 
 
-def average_gradients(parameters: Iterable[Tensor], world: World, group: dist.ProcessGroup | None = None) -> None:
+def average_gradients(parameters: Iterable[Tensor], world: World, group: ProcessGroup | None = None) -> None:
     """Replaces every gradient by its mean over all processes, in place; infinity and NaN of one reach all.
 
     A parameter without gradient stays so where no process has one, and counts as zero where only some have none.
@@ -55,6 +64,9 @@ def average_gradients(parameters: Iterable[Tensor], world: World, group: dist.Pr
     """
     if world.size == 1:
         return
+    import torch
+    import torch.distributed as dist
+
     for bucket in _buckets(_with_gradients(list(parameters), group)):
         flat = torch.cat([gradient.flatten() for gradient in bucket])
         with peer_errors():
@@ -64,8 +76,11 @@ def average_gradients(parameters: Iterable[Tensor], world: World, group: dist.Pr
             gradient.copy_(mean.view_as(gradient))
 
 
-def _with_gradients(parameters: list[Tensor], group: dist.ProcessGroup | None) -> list[Tensor]:
+def _with_gradients(parameters: list[Tensor], group: ProcessGroup | None) -> list[Tensor]:
     """Gradients of the parameters that have one in some process; here zero where it is missing."""
+    import torch
+    import torch.distributed as dist
+
     if not parameters:
         return []
     counts = torch.tensor([p.grad is not None for p in parameters], dtype=torch.int32, device=parameters[0].device)

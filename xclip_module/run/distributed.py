@@ -1,19 +1,23 @@
 """All that differs between one process and several under torchrun."""
 
+from __future__ import annotations
+
 import contextlib
 import ctypes
 import datetime
+import functools
 import os
 import re
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, TypeVar
-
-import torch
-import torch.distributed as dist
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from xclip_module.errors import ConfigError, PeerError
+
+if TYPE_CHECKING:
+    import torch
 
 T = TypeVar("T")
 
@@ -24,17 +28,26 @@ _STEP_PATIENCE = datetime.timedelta(minutes=10)
 _PARENT_DEATH = 1  # PR_SET_PDEATHSIG
 
 
-class World(NamedTuple):
-    """This process among all: rank of size, and the device it computes on."""
+@dataclass(frozen=True)
+class World:
+    """This process among all: rank of size, and the device it computes on.
+
+    wanted: that device, or a word of `run.device`.
+    """
 
     rank: int
     size: int
-    device: torch.device
+    wanted: torch.device | str
 
     @property
     def is_main(self) -> bool:
         """True for the one process that prints and writes results."""
         return self.rank == 0
+
+    @functools.cached_property
+    def device(self) -> torch.device:
+        """The device, looked for when first asked: only torch can tell, whose import takes seconds."""
+        return _find_device(self.wanted) if isinstance(self.wanted, str) else self.wanted
 
 
 def start(device: str) -> World:
@@ -42,18 +55,31 @@ def start(device: str) -> World:
 
     device: "auto" takes CUDA where there is one, else "cpu" or "cuda". Raises ConfigError for "cuda" without a GPU.
     """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("run.device=cuda", why="torch finds no GPU here", attempt="--run.device=cpu")
-    name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    number = int(os.environ.get("LOCAL_RANK", "0"))
-    chosen = torch.device(name, number % max(1, torch.cuda.device_count())) if name == "cuda" else torch.device(name)
-    if chosen.type == "cuda":
-        torch.cuda.set_device(chosen)
+    if size == 1 and device != "cuda":
+        return World(rank, size, device)
+    # A missing GPU must show before there is a run folder, and the backend below depends on the device.
+    world = World(rank, size, _find_device(device))
     if size > 1:
+        import torch.distributed as dist
+
         _end_with_parent()
-        dist.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo", timeout=_PATIENCE)
-    return World(rank, size, chosen)
+        backend = "cpu:gloo,cuda:nccl" if world.device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, timeout=_PATIENCE)
+    return world
+
+
+def _find_device(name: str) -> torch.device:
+    import torch
+
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("run.device=cuda", why="torch finds no GPU here", attempt="--run.device=cpu")
+    if name == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    number = int(os.environ.get("LOCAL_RANK", "0"))
+    device = torch.device("cuda", number % max(1, torch.cuda.device_count()))
+    torch.cuda.set_device(device)
+    return device
 
 
 def _end_with_parent() -> None:
@@ -65,19 +91,26 @@ def _end_with_parent() -> None:
 
 def step_group(world: World) -> Any:
     """The process group for what happens inside a training step, where a hang shows after ten minutes; None for one."""
-    return dist.new_group(timeout=_STEP_PATIENCE) if world.size > 1 else None
+    if world.size == 1:
+        return None
+    import torch.distributed as dist
+
+    return dist.new_group(timeout=_STEP_PATIENCE)
 
 
 def stop(world: World) -> None:
     """Leaves the process group."""
-    if world.size > 1 and dist.is_initialized():
-        dist.destroy_process_group()
+    if world.size > 1:
+        import torch.distributed as dist
+
+        if dist.is_initialized():
+            dist.destroy_process_group()
 
 
 def shard(items: Sequence[T], world: World) -> list[T]:
     """This rank's share: every item belongs to exactly one rank.
 
-    >>> shard("abcde", World(1, 2, torch.device("cpu")))
+    >>> shard("abcde", World(1, 2, "cpu"))
     ['b', 'd']
     """
     return list(items[world.rank :: world.size])
@@ -101,6 +134,8 @@ def gather(value: Any, world: World) -> list[Any]:
     """
     if world.size == 1:
         return [value]
+    import torch.distributed as dist
+
     values = [None] * world.size
     with peer_errors():
         dist.all_gather_object(values, value)

@@ -1,13 +1,15 @@
 """What a reproduction needs to be told: machine, versions, commit, batch and clip settings."""
 
-import importlib.metadata
+from __future__ import annotations
+
 import os
 import platform
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 _PACKAGES = (
     "torch",
@@ -33,11 +35,12 @@ def describe(device: torch.device, *, world_size: int, settings: dict[str, Any])
 
     settings: what the run adds (precision, batch and clip sizes, decoder, weights).
     """
+    gpu, cuda = _gpu(device) if device.type == "cuda" else (None, None)
     return {
         "device": device.type,
         "processes": world_size,
-        "gpu": _gpu(device),
-        "cuda": torch.version.cuda if device.type == "cuda" else None,
+        "gpu": gpu,
+        "cuda": cuda,
         "cpu": _cpu_name(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
@@ -66,11 +69,12 @@ def as_block(report: dict[str, Any]) -> str:
     return "\n".join(f"{key:{width}}  {value}" for key, value in rows.items())
 
 
-def _gpu(device: torch.device) -> dict[str, Any] | None:
-    if device.type != "cuda":
-        return None
+def _gpu(device: torch.device) -> tuple[dict[str, Any], str | None]:
+    """Model and memory of a GPU, and the CUDA version that torch was built with."""
+    import torch
+
     properties = torch.cuda.get_device_properties(device)
-    return {"model": properties.name, "vram_gib": round(properties.total_memory / 2**30, 1)}
+    return {"model": properties.name, "vram_gib": round(properties.total_memory / 2**30, 1)}, torch.version.cuda
 
 
 def _cpu_name() -> str:
@@ -82,9 +86,12 @@ def _cpu_name() -> str:
 
 
 def _version(package: str) -> str | None:
+    # Its import would cost --help half of its time.
+    from importlib import metadata
+
     try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
         return None
 
 

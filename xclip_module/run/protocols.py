@@ -1,4 +1,4 @@
-"""Named recipes: a few values each, with their source. The user's file and the command line still win over them."""
+"""Protocols: named presets, a few values each with their source, below the user's file and the command line."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -8,7 +8,7 @@ from xclip_module.errors import ConfigError
 
 
 class Protocol(NamedTuple):
-    """A recipe's values by dotted key, and where they come from."""
+    """A preset's values by dotted key, and where they come from."""
 
     source: str
     values: Mapping[str, Any]
@@ -16,6 +16,7 @@ class Protocol(NamedTuple):
 
 def _released(script: str, data: str, patch: int, *, epochs: int, batch: int, slots: int = 12) -> Protocol:
     """X-CLIP's own script; `slots` frames, and of paragraphs as many words."""
+    # Paragraphs over minutes (DiDeMo, ActivityNet) have 64 slots of either kind, single sentences 12 frames, 32 words.
     return Protocol(
         f"X-CLIP (Ma et al. 2022), github.com/xuguohai/X-CLIP scripts/{script}",
         {
@@ -125,7 +126,7 @@ def find_protocol(name: str) -> Mapping[str, Any]:
 
 
 def describe_protocol(name: str) -> str:
-    """A known protocol in one line: its source, and its values, over which the user's file and flags win."""
-    found = PROTOCOLS[name]
-    values = ", ".join(f"{key}={value}" for key, value in found.values.items())
-    return f"protocol {name}, from {found.source}: {values}"
+    """A protocol that exists in one line: its source and its values."""
+    protocol = PROTOCOLS[name]
+    values = ", ".join(f"{key}={value}" for key, value in protocol.values.items())
+    return f"protocol {name}, from {protocol.source}: {values}"

@@ -1,4 +1,4 @@
-"""Signals that ask a run to end arrive as KeyboardInterrupt, held back while something must not be torn."""
+"""Signals that ask a run to end arrive as KeyboardInterrupt, deferred while something must not be torn."""
 
 import contextlib
 import signal
@@ -25,13 +25,14 @@ class Signals:
                 signal.signal(number, self._arrive)
 
     @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
+    def deferred(self) -> Iterator[None]:
         """A signal that arrives in the body is raised after it: a second one must not cut the answer to the first."""
         self._depth += 1
         try:
             yield
         finally:
             self._depth -= 1
+            # Raised by the outermost body only: the inner one is a part of what must not be torn.
             if not self._depth and (name := self._pending):
                 self._pending = ""
                 raise KeyboardInterrupt(name)

@@ -26,6 +26,7 @@ class Status:
     def update(self, **facts: Any) -> None:
         """What is going on: phase, step, steps, eta_seconds, checkpoint; keeps what was said before."""
         if not self._facts:
+            # A run that resumes stands where it was cut until it says otherwise.
             former = self._read()
             self._facts = {name: former[name] for name in ("step", "steps", "checkpoint") if name in former}
             self._facts |= {"state": "running", "started": _now()}
@@ -41,6 +42,7 @@ class Status:
         if not self._facts:
             return  # it never began: what a former run left stays true
         state = {0: "done", STOPPED: "stopped"}.get(code, "failed")
+        # torchrun ends the other processes with SIGTERM once one has failed: that is no stop.
         if (is_echo or state == "stopped") and self._read().get("state") == "failed":
             return
         if self._rank == 0 or state == "failed":
@@ -48,14 +50,14 @@ class Status:
 
     def _read(self) -> dict[str, Any]:
         try:
-            found = json.loads(self._path.read_text(encoding="utf-8"))
+            facts = json.loads(self._path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
-        return found if isinstance(found, dict) else {}
+        return facts if isinstance(facts, dict) else {}
 
     def _write(self, facts: dict[str, Any]) -> None:
-        place = {"rank": self._rank, "pid": os.getpid(), "host": os.uname().nodename, "time": _now()}
-        storage.write_json(self._path, {**facts, **place})
+        process = {"rank": self._rank, "pid": os.getpid(), "host": os.uname().nodename, "time": _now()}
+        storage.write_json(self._path, {**facts, **process})
 
 
 def _now() -> str:

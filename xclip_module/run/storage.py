@@ -34,13 +34,11 @@ def disk_errors(path: Path, *, is_users_choice: bool = False) -> Iterator[None]:
         if error.errno not in _DISK_ERRNOS and not is_users_choice:
             raise
         if error.errno in _DISK_ERRNOS:
-            why, attempt = _DISK_ERRNOS[error.errno], "free space, or name another place with --run.root=FOLDER"
+            reason, attempt = _DISK_ERRNOS[error.errno], "free space, or name another place with --run.root=FOLDER"
         else:
-            why, attempt = (
-                error.strerror or str(error),
-                "another place for --run.root, --run.name, --data.features or --finetune.cache",
-            )
-        raise DiskError("cannot write", path, why, attempt) from error
+            reason = error.strerror or str(error)
+            attempt = "another place for --run.root, --run.name, --data.features or --finetune.cache"
+        raise DiskError("cannot write", path, reason, attempt) from error
 
 
 def make_folder(path: Path) -> None:
@@ -56,12 +54,15 @@ def write_bytes(path: Path, content: bytes | memoryview) -> None:
     """
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        # In the same folder: a rename is atomic within one file system only.
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(content)
                 file.flush()
+                # Before the rename, or a power cut could leave the new name on an empty file.
                 os.fsync(file.fileno())
+            # mkstemp makes files that only their owner may read.
             Path(name).chmod(0o644)
             Path(name).replace(path)
         except BaseException:
@@ -72,6 +73,7 @@ def write_bytes(path: Path, content: bytes | memoryview) -> None:
 def remove_leftovers(folder: Path) -> None:
     """Removes what writes into `folder` that were killed have left; nobody else may write there meanwhile."""
     for path in folder.rglob(".*"):
+        # The eight characters that mkstemp draws.
         if re.fullmatch(r"\..+\.[a-z0-9_]{8}", path.name) and path.is_file():
             path.unlink(missing_ok=True)
 

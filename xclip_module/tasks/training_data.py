@@ -1,15 +1,15 @@
-"""What a training learns from, how it is judged and by which recipe it goes, whatever kind of data it is."""
+"""What a training learns from and how it is judged, whatever kind of data it is."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from xclip_module.features.store import FeatureStore
-from xclip_module.features.stored_frames import AnyGrid, Place
+from xclip_module.features.stored_frames import FrameStorage
 from xclip_module.features.video_pass import Arrays
-from xclip_module.interface import Picture, Video
+from xclip_module.interface import AnyGrid, Picture, Video
 from xclip_module.models.tokenizer import Tokens
-from xclip_module.run.launch import Run
+from xclip_module.run.folder import Run
 from xclip_module.training.batches.loader import AnyPlan
 
 # From this process's videos, with "pictures" [N, 3, H, H] of their frames: numbers, the same on every process.
@@ -27,7 +27,7 @@ class Validation(NamedTuple):
 
     split: str
     videos: tuple[Video, ...]
-    place: Place
+    place: FrameStorage
     grid: AnyGrid
     measure: Measure
     digest: str
@@ -51,29 +51,12 @@ class TrainingData(NamedTuple):
     set: Any
     tokens: Tokens
     picture: Picture
-    place: Place
+    place: FrameStorage
     grid: AnyGrid
     plan: Callable[[Any], AnyPlan]
     missing: Mapping[str, str]
     validation: Validation
     scored: tuple[Video, ...]
-
-
-class Recipe(NamedTuple):
-    """What section finetune means for one kind of data.
-
-    values: key -> its value where the user leaves it open.
-    unused: keys that say nothing about such data, and may not be set.
-    contents: what the data has, for the error about such a key ("moments of long videos").
-    monitors: the val numbers that there are.
-    refused_losses: loss -> why it makes no sense.
-    """
-
-    values: Mapping[str, Any]
-    unused: tuple[str, ...]
-    contents: str
-    monitors: tuple[str, ...]
-    refused_losses: Mapping[str, str]
 
 
 def frame_store(cache: str, root: str) -> FeatureStore:

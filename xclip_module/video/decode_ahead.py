@@ -42,7 +42,7 @@ class Job(NamedTuple):
     times: np.ndarray | Callable[[VideoInfo | FrameFolder], np.ndarray] | None = None
 
 
-class Batch(NamedTuple):
+class FrameBatch(NamedTuple):
     """Consecutive frames of one video."""
 
     times: np.ndarray  # [n] float64, the seconds asked for
@@ -50,7 +50,7 @@ class Batch(NamedTuple):
 
 
 # Reads one part of a video from end to end; stops early when the function it is given says no.
-_Reads = Callable[[Callable[[], bool]], Generator[Batch, None, None]]
+_Reads = Callable[[Callable[[], bool]], Generator[FrameBatch, None, None]]
 
 
 def decode_ahead(
@@ -63,7 +63,7 @@ def decode_ahead(
     batch: int = 64,
     decoder: str = "auto",
     timeout_seconds: float = 120.0,
-) -> Generator[tuple[Job, Iterator[Batch]], None, None]:
+) -> Generator[tuple[Job, Iterator[FrameBatch]], None, None]:
     """Each job, in order, with its stream of batches of up to `batch` frames.
 
     Use: ``for job, batches in decode_ahead(jobs, size=224): for times, frames in batches: ...``. The job comes back
@@ -87,7 +87,7 @@ def decode_ahead(
 
 
 def _open(
-    job: Job, *, read: Callable[..., Generator[Batch, None, None]], least: int, decoder: str, timeout_seconds: float
+    job: Job, *, read: Callable[..., Generator[FrameBatch]], least: int, decoder: str, timeout_seconds: float
 ) -> tuple[Job, list[_Reads]]:
     """The job with what was missing filled in, and its parts of `least` frames or more."""
     source = job.source
@@ -114,7 +114,7 @@ def _read_part(
     paint: Callable[[np.ndarray], torch.Tensor],
     batch: int,
     timeout_seconds: float,
-) -> Generator[Batch, None, None]:
+) -> Generator[FrameBatch, None, None]:
     pictures = read_with(reader, source, times, timeout_seconds=timeout_seconds)
     for start in range(0, len(times), batch):
         some = times[start : start + batch]
@@ -122,8 +122,8 @@ def _read_part(
         for picture in itertools.islice(pictures, len(some)):
             if not alive():
                 return
-            squares.append(paint(picture).numpy())
-        yield Batch(some, torch.from_numpy(np.stack(squares)))
+            squares.append(paint(picture).numpy())  # stacked by NumPy: torch would wake its pool in every thread
+        yield FrameBatch(some, torch.from_numpy(np.stack(squares)))
 
 
 class _Part:
@@ -131,7 +131,7 @@ class _Part:
 
     def __init__(self, read: _Reads):
         self.read = read
-        self.batches: deque[Batch] = deque()
+        self.batches: deque[FrameBatch] = deque()
         self.done = False
         self.error: Exception | None = None
 
@@ -174,7 +174,7 @@ class _Crew:
             self._changed.wait_for(lambda: video.opened)
         return video.job
 
-    def batches(self, video: _Video) -> Iterator[Batch]:
+    def batches(self, video: _Video) -> Iterator[FrameBatch]:
         """The batches of a video, in order; raises what went wrong in reading it, where it went wrong."""
         if video.error is not None:
             raise video.error
@@ -200,12 +200,12 @@ class _Crew:
         for thread in self._threads:
             thread.join(max(deadline - time.monotonic(), 0))
 
-    def _take(self, video: _Video, part: _Part) -> Batch | None:
+    def _take(self, video: _Video, part: _Part) -> FrameBatch | None:
         with self._changed:
             self._changed.wait_for(lambda: part.batches or part.done or video.left)
             if video.left:
                 raise RuntimeError(f"the batches of {video.job.key} were asked for after the next job had begun")
-            self._changed.notify_all()
+            self._changed.notify_all()  # there is room for another batch, once the lock is free
             if part.batches:
                 return part.batches.popleft()
             self._begun.discard(part)
@@ -225,6 +225,7 @@ class _Crew:
             task()
 
     def _next_task(self) -> Callable[[], None] | None:
+        # In the order of the jobs, whichever was opened first: the consumer waits for the first one.
         while self._opening and self._opening[0].opened:
             video = self._opening.popleft()
             self._ready.extend((video, part) for part in video.parts)
@@ -232,6 +233,7 @@ class _Crew:
             self._ready.popleft()
         if self._stopped:
             return None
+        # Opening comes first, so that no thread runs out of parts, but only as far ahead as there are threads.
         if self._unopened and len(self._ready) + len(self._opening) < self._count:
             self._opening.append(self._unopened.popleft())
             return functools.partial(self._open, self._opening[-1])

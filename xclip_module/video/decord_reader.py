@@ -1,4 +1,4 @@
-"""Reads frames with decord, only where the guard lets it, and checks what it says against the packets.
+"""Reads frames with decord, on request and where `guard` lets it, and checks what it says against the packets.
 
 A reader lives as long as one call: never kept in an object, never carried across a fork, one decoding thread.
 """
@@ -74,5 +74,5 @@ def _errors(info: VideoInfo) -> Iterator[None]:
         raise
     # DECORDError is a plain Exception, and cannot be named without importing decord.
     except Exception as error:
-        why = f"decord: {(str(error).splitlines() or ['failed'])[0]}"
-        raise DataError("cannot decode", info.path, why, reencode(info.path)) from error
+        reason = f"decord: {(str(error).splitlines() or ['failed'])[0]}"
+        raise DataError("cannot decode", info.path, reason, reencode(info.path)) from error

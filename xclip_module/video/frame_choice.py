@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from xclip_module.datasets.retrieval.annotation_files import Span
 from xclip_module.errors import DataError
 
 SAMPLINGS = ("uniform", "head", "tail")
@@ -30,19 +29,13 @@ class FrameChoice(NamedTuple):
         """[T] seconds, never falling, from a video's shown frames [N]. Raises DataError where the clip has none."""
         if self.rule == "spread":
             return uniform_times(shown, self.frames)
-        whole = (int(span[0]), int(span[1])) if span else None
-        found = grid_times(
-            shown,
-            stream_fps(shown, duration),
-            max_frames=self.frames,
-            sampling=self.slicing,
-            rate=self.rate,
-            span=whole,
-        )
-        if not len(found):
-            why = f"the video ends at {duration:.1f} s, the clip begins at {span[0] if span else 0:g} s"
-            raise DataError("a clip without a frame", video, why, "another file of this video")
-        return found
+        whole = (int(span[0]), int(span[1])) if span else None  # the grid counts whole seconds
+        fps = stream_fps(shown, duration)
+        times = grid_times(shown, fps, max_frames=self.frames, sampling=self.slicing, rate=self.rate, span=whole)
+        if not len(times):
+            reason = f"the video ends at {duration:.1f} s, the clip begins at {span[0] if span else 0:g} s"
+            raise DataError("a clip without a frame", video, reason, "another file of this video")
+        return times
 
     @property
     def protocol(self) -> str:
@@ -59,7 +52,7 @@ def grid_times(
     max_frames: int,
     sampling: str = "uniform",
     rate: int = 1,
-    span: Span | None = None,
+    span: tuple[int, int] | None = None,
 ) -> np.ndarray:
     """Times [T] in seconds at which X-CLIP and CLIP4Clip look at a clip; T is at most `max_frames`.
 

@@ -30,10 +30,11 @@ def read(folder: FrameFolder, times: np.ndarray, *, timeout_seconds: float = 120
 def _read_picture(path: Path) -> np.ndarray:
     try:
         with Image.open(path) as image:
+            # Not asarray: that is a view of Pillow's buffer, which cannot be written and of which torch warns.
             return np.array(image.convert("RGB"))
     except FileNotFoundError:
         raise DataError("cannot read picture", path, "no such file", f"ls {shlex.quote(str(path.parent))}") from None
     # Pillow reports damage by whatever its format plug-in stumbled over.
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        why = str(error).replace(str(path), "").strip() or type(error).__name__
-        raise DataError("cannot read picture", path, why, f"file {shlex.quote(str(path))}") from error
+        reason = str(error).replace(str(path), "").strip() or type(error).__name__
+        raise DataError("cannot read picture", path, reason, f"file {shlex.quote(str(path))}") from error

@@ -1,4 +1,4 @@
-"""What must hold before decord may touch a file.
+"""What must hold before decord may touch a file, where it was asked for.
 
 decord 0.6.0 (FFmpeg 4.1) hangs or returns wrong frames without a word on stream-copied cuts, MPEG-TS, AVI, where a key
 frame is no fresh start (open GOP: x265's default; intra refresh) and where key frames stand very close: it counts

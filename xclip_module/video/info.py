@@ -1,4 +1,4 @@
-"""What is known of a video before its frames are read, and the one rule by which a time chooses a frame.
+"""The one rule by which a time chooses a frame.
 
 Letters: N shown frames, T times asked for.
 """

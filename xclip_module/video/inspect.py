@@ -1,4 +1,4 @@
-"""Finds out what is in a video: when each frame comes on show, how large it is, and whether decord may read it."""
+"""What is in a video: when each frame comes on show, how large it is, and whether decord could be asked to read it."""
 
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,6 @@ from xclip_module.video.guard import decord_refusal
 from xclip_module.video.packets import PacketScan, open_video, picture_streams, read_packets
 from xclip_module.video.pyav_reader import count_frames
 from xclip_module.video.watchdog import watching
-
-__all__ = ["VideoInfo", "probe"]
 
 
 def probe(path: Path, *, timeout_seconds: float = 120.0) -> VideoInfo:
@@ -31,6 +29,7 @@ def probe(path: Path, *, timeout_seconds: float = 120.0) -> VideoInfo:
         for packet in read_packets(path, container, stream, timeout_seconds=timeout_seconds):
             scan.add(packet)
             frame = frame or _first_frame(path, stream, packet, timeout_seconds)
+        # A short video may lie whole in the decoder's delay: an empty packet brings it out.
         frame = frame or _first_frame(path, stream, None, timeout_seconds)
         if frame is None:
             raise DataError("cannot decode", path, "not one picture in it", reencode(path))
@@ -70,6 +69,7 @@ def _times(
         last = 0.0
     if not len(times):
         raise DataError("cannot decode", path, "not one picture in it", reencode(path))
+    # Some containers do not say how long a frame stays.
     if not last > 0:
         last = float(np.median(np.diff(times))) if len(times) > 1 else period
     return times, float(times[-1]) + last

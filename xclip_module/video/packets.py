@@ -28,6 +28,10 @@ _RESETS_AT_KEYS = ("vp8", "vp9", "av1", "mjpeg", "prores", "ffv1")
 _SEEKABLE = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
 # These store no presentation times; what FFmpeg makes up from the order of decoding is wrong with B-frames.
 _WITHOUT_TIMES = ("avi", "h264", "hevc", "m4v", "mpegvideo")
+# Kinds of units: parameters of the stream (SPS, PPS and their like), parts of a picture, parts of an IDR picture.
+_PARAMETERS = {"h264": (7, 8, 13, 15), "hevc": (32, 33, 34)}
+_PICTURE = {"h264": range(1, 6), "hevc": range(32)}
+_FRESH = {"h264": (5,), "hevc": (19, 20)}
 
 
 @contextlib.contextmanager
@@ -46,10 +50,11 @@ def open_video(path: Path) -> Iterator[tuple[Any, Any]]:
         streams = picture_streams(container)
         if not streams or container.format.name.endswith("_pipe"):
             kinds = ", ".join(sorted({stream.type for stream in container.streams if stream not in streams}))
-            why = f"no moving pictures in it, only {kinds or 'a still one'}"
-            raise DataError("cannot read video", path, why, look)
+            reason = f"no moving pictures in it, only {kinds or 'a still one'}"
+            raise DataError("cannot read video", path, reason, look)
         if streams[0].codec_context is None:
             raise DataError("cannot read video", path, "this FFmpeg does not know its codec", look)
+        # Several files are read side by side, see `decode_ahead`; FFmpeg would start a thread per core for each.
         streams[0].codec_context.thread_count = 1
         try:
             yield container, streams[0]
@@ -93,6 +98,7 @@ class PacketScan:
             seconds = float((packet.pts or 0) * (packet.time_base or 0))
             raise DataError("cannot read video", self._path, f"damaged at {seconds:.1f} s", reencode(self._path))
         fresh, picture = self._units.examine(packet)
+        # Parameters change in the middle: a decoder that starts later would not have seen them.
         if packet.is_keyframe and packet.has_sidedata("new_extradata"):
             self._restartable = False
         hidden = packet.is_discard or not picture
@@ -114,17 +120,18 @@ class PacketScan:
         order = np.argsort(pts, kind="stable") if timed else np.empty(0, np.int64)
         order = order[~hidden[order]]
         if timed and (len(np.unique(pts)) < len(pts) or dated < len(pts) or not len(order)):
-            why = "frames without a time of their own" if len(order) else "every frame in it is hidden"
-            raise DataError("cannot read video", self._path, why, reencode(self._path))
+            reason = "frames without a time of their own" if len(order) else "every frame in it is hidden"
+            raise DataError("cannot read video", self._path, reason, reencode(self._path))
         # Two fields of one packet may differ in whether others need them.
         skippable = timed and self._units.skippable and not interlaced
-        strict = bool(fresh[start]) or not self._units.known
+        strict = bool(fresh[start]) or not self._units.are_readable
         return PacketTable(
             pts, dts, ticks, key, fresh, order, start, skippable, strict, timed and self._format in _SEEKABLE
         )
 
     def _fresh(self, pts: np.ndarray, key: np.ndarray, fresh: np.ndarray, start: int) -> np.ndarray:
-        if not self._units.known:
+        if not self._units.are_readable:
+            # An open GOP shows pictures that follow its key frame before it: where none is, key frames are trusted.
             in_order = bool((np.diff(pts) > 0).all())
             fresh = key if self._codec in _RESETS_AT_KEYS or in_order else np.zeros_like(key)
         if self._restartable and self._units.restartable:
@@ -139,9 +146,10 @@ class _Units:
     """
 
     def __init__(self, codec: str, extradata: bytes):
-        self.known = codec in ("h264", "hevc")
+        self.are_readable = codec in _PICTURE
         self.restartable = True
         self._codec, self._extradata = codec, extradata
+        # The boxes avcC and hvcC (ISO/IEC 14496-15) begin with their version, 1; without one there are start codes.
         boxed = extradata[:1] == b"\1" and len(extradata) > 22
         self._width = 0 if not boxed else (extradata[4 if codec == "h264" else 21] & 3) + 1
         # HEVC's mark holds only within a temporal layer: with several, a higher one may need the marked frame.
@@ -150,22 +158,22 @@ class _Units:
 
     def examine(self, packet: Any) -> tuple[bool, bool]:
         """Whether the packet is a fresh start, and whether it holds a picture to show."""
-        if not self.known:
-            # VP8 sends reference pictures that are never shown as packets of their own.
+        if not self.are_readable:
+            # VP8 sends reference pictures that are never shown as packets of their own (RFC 6386 section 9.1).
             return False, self._codec != "vp8" or bool(memoryview(packet)[0] >> 4 & 1)
-        h264 = self._codec == "h264"
-        for unit in _units(memoryview(packet), self._width):
+        for unit in _split_units(memoryview(packet), self._width):
             if not len(unit):
                 return False, True  # if it is damage, decoding will say so
-            kind = unit[0] & 31 if h264 else unit[0] >> 1 & 63
-            if kind in ((7, 8, 13, 15) if h264 else (32, 33, 34)):
+            kind = unit[0] & 31 if self._codec == "h264" else unit[0] >> 1 & 63
+            if kind in _PARAMETERS[self._codec]:
+                # Zeros may follow a unit (H.264 annex B).
                 self.restartable &= bytes(unit).rstrip(b"\0") in self._extradata
-            elif (1 <= kind <= 5) if h264 else kind < 32:
-                return kind in ((5,) if h264 else (19, 20)), True
+            elif kind in _PICTURE[self._codec]:
+                return kind in _FRESH[self._codec], True
         return False, False
 
 
-def _units(data: memoryview, width: int) -> Iterator[memoryview]:
+def _split_units(data: memoryview, width: int) -> Iterator[memoryview]:
     """The units of one packet: behind lengths of `width` bytes, or for width 0 between start codes 00 00 01.
 
     An empty one stands for bytes that make no sense as units.

@@ -43,8 +43,8 @@ def read(info: VideoInfo, times: np.ndarray, *, timeout_seconds: float = 120.0) 
     if not len(frames):
         return
     reformatter = VideoReformatter()
-    with _Pass(info.path, info.packets, timeout_seconds) as way:
-        for frame, count in zip(_choose(way, info, frames), copies, strict=True):
+    with _Pass(info.path, info.packets, timeout_seconds) as file:
+        for frame, count in zip(_choose(file, info, frames), copies, strict=True):
             stored = reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
             picture: np.ndarray = np.ascontiguousarray(np.rot90(stored, -info.rotation // 90))
             for _ in range(count):
@@ -66,13 +66,14 @@ def fresh_starts(info: VideoInfo, times: np.ndarray) -> np.ndarray:
 def count_frames(path: Path, table: PacketTable, *, timeout_seconds: float) -> int:
     """How many frames come out when the whole file is decoded."""
     everything = np.ones(len(table.pts), bool)
-    with _Pass(path, table, timeout_seconds) as way:
-        return sum(1 for _ in way.decode(everything, everything))
+    with _Pass(path, table, timeout_seconds) as file:
+        return sum(1 for _ in file.decode(everything, everything))
 
 
-def _choose(way: "_Pass", info: VideoInfo, frames: np.ndarray) -> Iterator[Any]:
+def _choose(file: "_Pass", info: VideoInfo, frames: np.ndarray) -> Iterator[Any]:
     """The decoded frames with the given numbers, rising: all of them, or DataError."""
     table = info.packets
+    # Without times of their own, frames are told by their number, for which all must be decoded.
     counted = not len(table.order)
     need = wanted = np.ones(len(table.pts), bool)
     due = frames
@@ -80,15 +81,15 @@ def _choose(way: "_Pass", info: VideoInfo, frames: np.ndarray) -> Iterator[Any]:
         wanted = np.zeros(len(table.pts), bool)
         wanted[table.order[frames]] = True
         need, due = _needed(table, wanted), table.pts[table.order[frames]]
-    found = 0
-    for number, frame in enumerate(way.decode(need, wanted)):
-        if (number if counted else frame.pts) == due[found]:
+    given = 0
+    for number, frame in enumerate(file.decode(need, wanted)):
+        if (number if counted else frame.pts) == due[given]:
             yield frame
-            found += 1
-            if found == len(due):
+            given += 1
+            if given == len(due):
                 return
-    why = f"no picture can be decoded for {info.times[frames[found]]:.2f} s"
-    raise DataError("cannot decode", info.path, why, reencode(info.path))
+    reason = f"no picture can be decoded for {info.times[frames[given]]:.2f} s"
+    raise DataError("cannot decode", info.path, reason, reencode(info.path))
 
 
 def _needed(table: PacketTable, wanted: np.ndarray) -> np.ndarray:
@@ -139,6 +140,7 @@ class _Pass:
                 if table.skippable:
                     self._context.skip_frame = "DEFAULT" if wanted[position] else "NONREF"
                 yield from self._decoded(packet, position)
+            # None drains what the decoder holds back for the order of showing; only flushed does it decode again.
             yield from self._decoded(None, stop - 1)
             self._context.flush_buffers()
 
@@ -154,6 +156,7 @@ class _Pass:
     def _packet(self, position: int) -> Any:
         """The packet at `position`, which lies ahead."""
         if position - self._position > _SEEK_PACKETS and self._table.seekable and not self._seek(position):
+            # A failed seek leaves the container anywhere: begin again, and never seek in this file.
             self._table = self._table._replace(seekable=False)
             self._files.close()
             self.__enter__()
@@ -170,6 +173,7 @@ class _Pass:
         """Goes to a packet at or before `position`; where a seek lands is looked up, never trusted."""
         table = self._table
         try:
+            # Some containers are sought by the time of decoding, others by that of showing: the earlier suits both.
             self._container.seek(int(min(table.pts[position], table.dts[position])), stream=self._stream)
             source = self._packets()
             packet = next(source, None)
@@ -192,5 +196,5 @@ class _Pass:
             table = self._table
             zero = table.pts[table.order[0]] if len(table.order) else table.pts[0]
             seconds = float((table.pts[min(position, len(table.pts) - 1)] - zero) * self._stream.time_base)
-            why = f"damaged at {max(seconds, 0):.1f} s ({error.strerror})"
-            raise DataError("cannot decode", self._path, why, reencode(self._path)) from error
+            reason = f"damaged at {max(seconds, 0):.1f} s ({error.strerror})"
+            raise DataError("cannot decode", self._path, reason, reencode(self._path)) from error

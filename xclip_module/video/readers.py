@@ -1,7 +1,7 @@
 """Which frames, and who reads them.
 
-`auto` reads with PyAV wherever it can: at 1 frame per second it decodes half of what decord must, to the same pixels.
-decord reads on request, where its guard lets it.
+`auto` is PyAV: at 1 frame per second it decodes half of what decord must, to the same pixels. decord reads only on
+request, and only what it reads right.
 """
 
 import functools
@@ -16,8 +16,7 @@ import numpy as np
 import PIL
 
 from xclip_module.interface import FrameFolder, VideoInfo
-from xclip_module.video import decord_reader, pyav_reader
-from xclip_module.video import frame_folder as frame_folder
+from xclip_module.video import decord_reader, frame_folder, pyav_reader
 
 DECODERS = ("auto", "decord", "pyav")
 _READERS: dict[str, Any] = {"decord": decord_reader, "pyav": pyav_reader, "pillow": frame_folder}
@@ -27,9 +26,12 @@ _log = logging.getLogger(__name__)
 def frame_times(duration: float, fps: float) -> np.ndarray:
     """Every i / fps below `duration` in seconds; a rest of up to 1 ms is rounding and brings no further frame.
 
+    At more than 10 fps the rest is a hundredth of a frame instead. A video of any length at all has a frame.
+
     >>> frame_times(2.0, 1.0), frame_times(2.0004, 1.0), frame_times(0.04, 1.0), frame_times(0.3, 10)
     (array([0., 1.]), array([0., 1.]), array([0.]), array([0. , 0.1, 0.2]))
     """
+    # Matroska rounds times to whole milliseconds.
     slack = min(1e-3, 0.01 / fps)
     count = max(int(np.ceil((duration - slack) * fps)), int(duration > 0))
     return np.arange(count) / fps
@@ -38,19 +40,18 @@ def frame_times(duration: float, fps: float) -> np.ndarray:
 def choose_reader(source: VideoInfo | FrameFolder, decoder: str = "auto") -> str:
     """The reader of a source: "pyav", "decord", or "pillow" for a folder of pictures.
 
-    Where decord is not to be trusted with a file, one line of the log names the file and the reason.
+    Where decord was asked for and would misread the file, PyAV reads it, and a warning names the file and the reason.
     """
     if isinstance(source, FrameFolder):
         return "pillow"
     if decoder not in DECODERS:
         raise ValueError(f"decoder {decoder!r}, expected one of {DECODERS}")
-    if decoder == "pyav":
+    if decoder != "decord":
         return "pyav"
-    refusal = decord_reader.refusal(source) if decoder == "decord" else source.decord_refusal
+    refusal = decord_reader.refusal(source)
     if refusal:
-        level = logging.WARNING if decoder == "decord" else logging.INFO
-        _log.log(level, "%s: read with PyAV, not decord: %s", source.path, refusal)
-    return "decord" if decoder == "decord" and not refusal else "pyav"
+        _log.warning("%s: read with PyAV, not decord: %s", source.path, refusal)
+    return "pyav" if refusal else "decord"
 
 
 @functools.cache
@@ -74,7 +75,7 @@ def _decord_version() -> str:
 def fresh_starts(source: VideoInfo | FrameFolder, times: np.ndarray, reader: str) -> np.ndarray:
     """Indices into `times` at which a second reader can take over without doing anything twice; the first is 0."""
     if isinstance(source, FrameFolder):
-        return np.arange(len(times))
+        return np.arange(len(times))  # every picture is a file of its own
     # decord reads the whole file when it opens it.
     return np.arange(min(len(times), 1)) if reader == "decord" else pyav_reader.fresh_starts(source, times)
 
@@ -97,9 +98,9 @@ def read_with(
     Raises RuntimeError when continued in another process: decoders hang or return garbage across a fork.
     """
     pictures = _READERS[reader].read(source, times, timeout_seconds=timeout_seconds)
-    owner = os.getpid()
+    opener = os.getpid()
     while True:
-        if os.getpid() != owner:
+        if os.getpid() != opener:
             raise RuntimeError("a video reader was carried across a fork; open it in the process that reads")
         picture = next(pictures, None)
         if picture is None:

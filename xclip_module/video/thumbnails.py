@@ -14,7 +14,7 @@ from xclip_module.video.inspect import probe
 from xclip_module.video.readers import read_frames
 
 _log = logging.getLogger(__name__)
-_QUALITY = 80
+_QUALITY = 80  # of JPEG
 
 
 def thumbnails(
@@ -28,13 +28,14 @@ def thumbnails(
     order = np.argsort(times, kind="stable")
     rising = np.asarray(times, float)[order]
     try:
-        known = source if isinstance(source, FrameFolder) else probe(source, timeout_seconds=timeout_seconds)
-        made = [_jpeg(frame, side) for frame in read_frames(known, rising, timeout_seconds=timeout_seconds)]
+        opened = source if isinstance(source, FrameFolder) else probe(source, timeout_seconds=timeout_seconds)
+        files = [_jpeg(frame, side) for frame in read_frames(opened, rising, timeout_seconds=timeout_seconds)]
     # The readers raise DataError, a ValueError; what FFmpeg may still meet in a damaged file has a base of its own.
     except (OSError, ValueError, av.error.FFmpegError) as error:
         _log.warning("no thumbnail: %s", error)
         return []
-    return [made[place] for place in np.argsort(order)]
+    # Read in the order of time, given back in the order asked for: argsort of a permutation is its inverse.
+    return [files[rank] for rank in np.argsort(order)]
 
 
 def _jpeg(frame: np.ndarray, side: int) -> bytes:

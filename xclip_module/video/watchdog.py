@@ -12,7 +12,7 @@ from pathlib import Path
 from xclip_module.errors import HangError
 from xclip_module.video.container import reencode
 
-_POLL_SECONDS = 0.25
+_POLL_SECONDS = 0.25  # a call may last so much longer than allowed
 
 
 class _Watch:
@@ -66,6 +66,7 @@ def _watch() -> None:
     while _state.thread is threading.current_thread():
         before = time.monotonic()
         time.sleep(_POLL_SECONDS)
+        # A process that was stopped wakes late, which is not the decoder's fault.
         step = min(time.monotonic() - before, 2 * _POLL_SECONDS)
         for call in _state.calls.copy().values():
             call.age += step
@@ -75,5 +76,6 @@ def _watch() -> None:
 
 def _end(call: _Watch) -> None:
     error = HangError("decoder hung", call.path, f"no frame for {call.seconds:g} s", reencode(call.path))
+    # sys.exit would end only this thread: the hung one never comes back to the interpreter.
     os.write(2, f"error: {error}\n".encode(errors="replace"))
     os._exit(HangError.exit_code)

@@ -2,44 +2,20 @@
 
 import base64
 import io
-import json
 import re
 
 import numpy as np
 import pytest
 from PIL import Image
-from support.made_run import EVIL, Rows, percent, read_csv, section
+from support.made_retrieval_run import KEYS, VALUES, metrics
+from support.made_run import EVIL, Rows, percent, section
 
 from xclip_module.evaluation.retrieval import ANY_CAPTION, chance, retrieval_metrics
-from xclip_module.reporting import report
-from xclip_module.reporting.picture import Picture
-from xclip_module.reporting.retrieval.page import Found, Hit, retrieval_html, retrieval_markdown
+from xclip_module.reporting.chart import Chart
+from xclip_module.reporting.retrieval.page import Hit, TopVideo, retrieval_html, retrieval_markdown
 from xclip_module.reporting.retrieval.published import MARK, published
-from xclip_module.reporting.training import RETRIEVAL
-from xclip_module.tasks.localisation import pictures
+from xclip_module.reporting.training_picture import training_picture as picture_of_training
 from xclip_module.tasks.retrieval.pictures import retrieval_pictures
-
-KEYS = [column.key for column in RETRIEVAL]
-VALUES = dict(zip(KEYS, (0.431, 0.704, 0.808, 2.0, 16.25, 0.427, 0.705, 0.812, 2.0, 12.4), strict=True))
-CHANCE = chance(np.arange(1000), 1000)
-
-
-def metrics(**changes):
-    split = {
-        **{"texts": 1000, "videos": 1000, "of_texts": 1000, "of_videos": 1000},
-        **{"metrics": VALUES, "chance": CHANCE, "two_stage": None},
-        **changes.pop("split", {}),
-    }
-    found = {
-        "kind": "retrieval",
-        "title": "Retrieval: msrvtt-9k",
-        "untrained": False,
-        "protocol": {"data": "msrvtt-9k test, 0123456789ab", "weights": "w (abc)", "words": 32, "v2t": "best-caption"},
-        "benchmark": "msrvtt-9k",
-        "skipped": {},
-        "splits": {"test": split},
-    }
-    return {**found, **changes}
 
 
 def training(**changes):
@@ -143,7 +119,7 @@ def test_a_search_in_two_stages_says_what_it_loses():
 
 def test_pictures_stand_in_the_section_of_their_split():
     names = [f"{kind}_{split}" for split in ("val", "test") for kind in ("recall", "ranks")]
-    drawn = [Picture(name, "title", b"<svg/>", {f"{name}.csv": ""}) for name in names]
+    drawn = [Chart(name, "title", b"<svg/>", {f"{name}.csv": ""}) for name in names]
     whole = metrics()["splits"]["test"]
     page = page_of(metrics(splits={"val": whole, "test": whole}), drawn=drawn)
     for split in ("val", "test"):
@@ -182,7 +158,7 @@ def jpeg(shade):
 
 
 def test_queries_are_shown_with_their_answers_and_the_own_video_is_marked():
-    found = [Found("videoA", 0.5, False, jpeg(9)), Found(f"own{EVIL}", 0.25, True, b"")]
+    found = [TopVideo("videoA", 0.5, False, jpeg(9)), TopVideo(f"own{EVIL}", 0.25, True, b"")]
     hits = {
         "worst": [Hit(f"a {EVIL} man", "video7", 57, found[:1])],
         "best": [Hit("a dog", f"own{EVIL}", 2, found)],
@@ -207,7 +183,7 @@ def test_queries_are_shown_with_their_answers_and_the_own_video_is_marked():
 
 def test_last_and_best_step_are_both_reported_and_that_the_reported_split_chose():
     known = metrics(training=training())
-    drawn = pictures.training_picture(known)
+    drawn = picture_of_training(known)
     page, text = page_of(known, training_picture=drawn), text_of(known)
     rows = Rows(section(page, "training"))
     assert rows.starting("last, step 40") == [shown(training()["validations"][2], KEYS)]
@@ -250,66 +226,3 @@ def test_a_training_that_kept_its_last_step():
     none = metrics(training=training(chosen="last (no val split)", best_step=40, validations=[]))
     assert "best, step" not in page_of(none)
     assert "was picked" not in page_of(none)
-
-
-# Comparison -----------------------------------------------------------------------------------------------------------
-
-
-def folder_of(known, folder):
-    folder.mkdir()
-    for name, content in (("metrics", known), ("config", {}), ("environment", {})):
-        (folder / f"{name}.json").write_text(json.dumps(content))
-    return folder
-
-
-def compare(*folders, output):
-    return report.main([*map(str, folders), "--output", str(output)])
-
-
-def test_two_retrieval_runs_stand_side_by_side(tmp_path):
-    first = folder_of(metrics(), tmp_path / "first")
-    better = metrics(split={"metrics": {**VALUES, "t2v/R@1": 0.5, "t2v/MnR": 15.0, "v2t/MdR": None}})
-    second = folder_of({**better, "protocol": {**better["protocol"], "words": 77}}, tmp_path / "second")
-    assert compare(first, second, output=tmp_path) == 0
-    page = (tmp_path / "comparison.html").read_text()
-    assert Rows(page).starting("second")[-1][:5] == ["50.0", "70.4", "80.8", "2.0", "15.0"]
-    assert re.findall(r"<small>(Δ .*?)</small>", page)[:5] == ["Δ +6.9", "Δ +0.0", "Δ +0.0", "Δ +0.0", "Δ −1.2"]
-    assert '<tr class="track"><th>words' in page
-    rows = {(row["run"], row["metric"]): row for row in read_csv(tmp_path / "comparison.csv")}
-    assert len(rows) == 20
-    assert float(rows["second", "t2v/R@1"]["difference"]) == pytest.approx(0.069)
-    assert rows["first", "t2v/R@1"]["difference"] == rows["second", "v2t/MdR"]["value"] == ""
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"skipped": {"video7": "why"}}, ["videos left out", "video7"]),
-        ({"split": {"videos": 999}}, ["videos in test", "999"]),
-        ({"protocol": {"data": "msvd test", "v2t": "best-caption"}}, ["split", "msvd"]),
-        ({"protocol": {"data": "msrvtt-9k test, 0123456789ab", "v2t": "any-caption"}}, ["rules (v2t)", "any-caption"]),
-    ],
-)
-def test_runs_of_other_data_or_rules_are_refused(tmp_path, capsys, changes, words):
-    folders = folder_of(metrics(), tmp_path / "a"), folder_of(metrics(**changes), tmp_path / "b")
-    assert compare(*folders, output=tmp_path) == 3
-    (line,) = capsys.readouterr().err.splitlines()
-    assert all(word in line for word in words)
-
-
-def test_a_retrieval_run_beside_a_localisation_run_is_one_clear_line(tmp_path, capsys):
-    located = tmp_path / "located"
-    located.mkdir()
-    for name in ("config", "environment"):
-        (located / f"{name}.json").write_text("{}")
-    split = {"ids": [], "videos": 0, "queries": {}, "tracks": {}, "truth": ""}
-    known = {"protocol": {"data": "x"}, "track": "", "untrained": False, "splits": {"test": split}}
-    (located / "metrics.json").write_text(json.dumps(known))
-    np.savez(located / "bootstrap.npz")
-    retrieved = folder_of(metrics(), tmp_path / "retrieved")
-    for pair in ((located, retrieved), (retrieved, located)):
-        assert compare(*pair, output=tmp_path) == 3
-        (line,) = capsys.readouterr().err.splitlines()
-        assert line.startswith("error: runs of different kinds: ")
-        assert "a retrieval run" in line
-        assert "localisation run" in line

@@ -13,9 +13,13 @@ from xclip_module.evaluation.frames import labels_at
 from xclip_module.evaluation.localisation import localise_pairs, metrics
 from xclip_module.evaluation.moment_files import read_files
 from xclip_module.interface import Corpus, Curve, Missing, Picture, Query, Sampling, Video
-from xclip_module.tasks.localisation.judge import conclude
-from xclip_module.tasks.localisation.score import Scored, Setup
+from xclip_module.tasks.localisation.judge import JudgingRules, judge
+from xclip_module.tasks.localisation.load import LocalisationData, scored_splits
+from xclip_module.tasks.localisation.score import LocalisationScores
+from xclip_module.tasks.localisation.scorers import SentenceScorer
+from xclip_module.tasks.localisation.windows import WindowEncoder
 from xclip_module.tasks.localisation.write import moment_lines
+from xclip_module.tasks.weights import AS_CONFIGURED
 
 QUERIES = (
     Query("first", "the first phase", "phase"),
@@ -51,7 +55,7 @@ def scored(known, strength=1.0, seed=0, **sets):
             holds = np.stack([labels_at(times, truth_of(int(video.id[1:]))[q.name]) for q in known.queries])
             yield Curve(video.id, times, strength * holds + rng.normal(size=holds.shape), SECONDS)
 
-    return Scored(list(curves(0)), {name: list(curves(shift)) for name, shift in sets.items()}, {})
+    return LocalisationScores(list(curves(0)), {name: list(curves(shift)) for name, shift in sets.items()}, {})
 
 
 @functools.cache
@@ -63,9 +67,11 @@ def run(known, found=None, splits=("val", "test"), **section):
     model = SimpleNamespace(
         stored_digest=lambda: "0" * 32, digest=lambda: "0" * 32, protocol="none", picture=Picture(8, (0,) * 3, (1,) * 3)
     )
-    setup = Setup(known, model, None, {}, Sampling(16.0, 8, 4.0), "fp32", False)
     config = Config(eval=EvalConfig(**{"bootstrap": 100, **section}), data=DataConfig(evaluate=splits))
-    return conclude(config, setup, found or scored(known)), config
+    scorer = SentenceScorer(WindowEncoder(model, Sampling(16.0, 8, 4.0), "fp32"), None, {}, False, AS_CONFIGURED)
+    data = LocalisationData(known, scored_splits(config.data, known))
+    rules = JudgingRules(config.data, config.model, config.eval, config.run.seed)
+    return judge(data, scorer, found or scored(known), rules), config
 
 
 def test_metrics_are_what_the_standalone_evaluator_says_of_the_moments_file(tmp_path):
@@ -109,7 +115,7 @@ def test_one_free_query_has_the_single_query_path_only():
 def test_a_split_of_one_video_has_no_interval():
     known = corpus()._replace(videos=tuple(video for video in corpus().videos if video.id in {"v0", "v1", "v4", "v8"}))
     curves = [curve for curve in scored(corpus()).curves if curve.video in {"v4", "v8"}]
-    split = run(known, Scored(curves, {}, {}), bootstrap=100)[0].metrics["splits"]["test"]
+    split = run(known, LocalisationScores(curves, {}, {}), bootstrap=100)[0].metrics["splits"]["test"]
     assert split["videos"] == 1
     assert split["intervals"] == split["minus_time_prior"] == {}
 
@@ -120,7 +126,7 @@ def test_a_training_video_is_judged_by_the_prior_of_the_others():
     curves = [Curve(video.id, np.arange(60) * 4.0 + 2.0, np.zeros((5, 60)), SECONDS) for video in known.videos]
     moved = known._replace(moments={**known.moments, "v0": {**known.moments["v0"], "first": ((100.0, 220.0),)}})
     found = [
-        run(one, Scored(curves[:1], {}, {}), splits=("train",))[0].metrics["splits"]["train"]["controls"]
+        run(one, LocalisationScores(curves[:1], {}, {}), splits=("train",))[0].metrics["splits"]["train"]["controls"]
         for one in (known, moved)
     ]
     for name in ("time prior", "train mean"):
@@ -198,7 +204,7 @@ def test_prompt_sets_have_a_row_each_with_mean_and_range():
 def test_a_split_whose_videos_are_all_missing_stands_there_with_none():
     known = corpus(missing=tuple(Missing(f"v{n}", "val", "no video") for n in SPLITS["val"]))
     known = known._replace(videos=tuple(video for video in known.videos if video.split != "val"))
-    found = Scored(scored(corpus()).curves[4:], {}, {f"v{n}": "no video" for n in SPLITS["val"]})
+    found = LocalisationScores(scored(corpus()).curves[4:], {}, {f"v{n}": "no video" for n in SPLITS["val"]})
     split = run(known, found)[0].metrics["splits"]["val"]
     assert split["videos"] == 0
     assert split["skipped"] == {f"v{n}": "no video" for n in SPLITS["val"]}

@@ -7,19 +7,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from support.barcode import read_number, truncate, write_video
-from support.made_run import EVIL, Made, corpus, section
+from support.made_run import EVIL, Made, corpus, run_in, section
 
 from xclip_module.interface import Answer, FrameFolder, Moment, Video
+from xclip_module.reporting.chart import Chart
 from xclip_module.reporting.page import MOST_CARDS, Pictures, RankedVideo, html_report
-from xclip_module.reporting.picture import Picture
-from xclip_module.run.distributed import World
-from xclip_module.run.launch import Run
-from xclip_module.tasks.localisation import write as outputs
+from xclip_module.run.folder import Run
 from xclip_module.tasks.localisation.ranking import ranked_videos, ranking_csv, with_thumbnails
-from xclip_module.tasks.localisation.score import Scored
+from xclip_module.tasks.localisation.score import LocalisationScores
 from xclip_module.video.thumbnails import thumbnails
 
 # Thumbnails -----------------------------------------------------------------------------------------------------------
@@ -120,7 +117,7 @@ def test_the_page_shows_the_videos_in_order(own):
     answers, known = own
     rows = [RankedVideo(f"v{place}{EVIL}", 9.0 - place, 60.0 + place, 65.0, b"") for place in range(30)]
     ranked = {"a hook": ranked_videos(answers, known)["a hook"], f"a bag {EVIL}": rows}
-    drawn = Pictures([], {}, {f"video{number}": Picture("ribbon", "title", b"<svg/>", {}) for number in range(31)})
+    drawn = Pictures([], {}, {f"video{number}": Chart("ribbon", "title", b"<svg/>", {}) for number in range(31)})
     bare = {"title": "t", "untrained": False, "protocol": {}, "skipped": {}, "splits": {}}
     parts = {"texts": {}, "pictures": drawn, "best": {}, "environment": "", "replicates": {}}
     part = section(html_report(bare, ranked=ranked, **parts), "ranked")
@@ -140,11 +137,10 @@ def test_a_run_over_a_folder_of_recordings_writes_the_order(own, tmp_path, monke
     known = own[1]
     made = Made(tmp_path / "run", known)
     assert not (made.folder / "ranking.csv").exists()
-    config = replace(made.config, data=replace(made.config.data, video=str(tmp_path)))
     written = {}
     monkeypatch.setattr(Run, "write_text", lambda self, name, text: written.update({name: text}))
-    run = Run(made.folder, World(0, 1, torch.device("cpu")), is_terminal=False)
-    outputs.write(config, made.setup, Scored([], {}, {}), made.found, run=run, environment="")
+    data = replace(made.config.data, video=str(tmp_path))
+    made.write(LocalisationScores([], {}, {}), made.results, run_in(made.folder), data=data)
     rows = list(csv.DictReader(io.StringIO(written["ranking.csv"])))
     for text in ("a hook", "a bag"):
         scores = [float(row["score"]) for row in rows if row["query"] == text]

@@ -3,10 +3,9 @@
 import sys
 from pathlib import Path
 
-import pandas as pd
-
 from xclip_module.datasets.cholec80.check import check_cholec80
 from xclip_module.errors import DataError, UserError
+from xclip_module.video.inspect import probe
 
 
 def main(arguments: list[str]) -> int:
@@ -15,8 +14,11 @@ def main(arguments: list[str]) -> int:
     if len(roots) != 1 or set(arguments) - {*roots, "--labels-only"}:
         sys.stderr.write("usage: python -m xclip_module.datasets.cholec80 ROOT [--labels-only]\n")
         return 2
+    import pandas as pd
+
+    length_of = None if "--labels-only" in arguments else _seconds
     try:
-        report = check_cholec80(Path(roots[0]), opens_videos="--labels-only" not in arguments)
+        report = check_cholec80(Path(roots[0]), length_of=length_of)
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code
@@ -24,6 +26,10 @@ def main(arguments: list[str]) -> int:
         sys.stdout.write(f"{report.videos.to_string(index=False)}\n\n{report.totals.to_string(index=False)}\n\n")
     sys.stdout.write("\n".join(report.misfits) + "\n" if report.misfits else "no misfits\n")
     return DataError.exit_code if report.misfits else 0
+
+
+def _seconds(path: Path) -> float:
+    return probe(path).duration
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from xclip_module.datasets.prompts import prompt_file, read_prompts
 from xclip_module.errors import DataError
 from xclip_module.interface import Corpus, Missing, Query, Segment, Video, split_hash
 
+# In the order of the data set's README. TF-Cholec80 has another one, so phases are matched by name, never by number.
 PHASES = (
     "Preparation",
     "CalotTriangleDissection",
@@ -23,7 +24,8 @@ PHASES = (
     "CleaningCoagulation",
     "GallbladderRetraction",
 )
-# The textbook's order, and cleaning before packaging or at the very end. A phase may always be left out.
+# The textbook's order, which 51 of the 80 videos take in full, cleaning before packaging (12) or at the very end (2).
+# A phase may always be left out, as Preparation (8) and CleaningCoagulation (6) are.
 PROCEDURE_ORDERS = (
     PHASES,
     (*PHASES[:4], PHASES[5], PHASES[4], PHASES[6]),
@@ -84,8 +86,8 @@ def read_labels(layout: Layout, number: int) -> Labels:
     phases = read_phases(layout.phases[number], PHASES) if number in layout.phases else None
     tools = read_tools(layout.tools[number], TOOLS) if number in layout.tools else None
     if phases and tools and abs(phases.seconds - tools.seconds) > max(phases.period, tools.period):
-        found = f"{phases.rows} rows = {phases.seconds:g} s of phases, {tools.rows} rows = {tools.seconds:g} s of tools"
-        raise DataError("phase and tool labels disagree", layout.phases[number], found, "download both again")
+        rows = f"{phases.rows} rows = {phases.seconds:g} s of phases, {tools.rows} rows = {tools.seconds:g} s of tools"
+        raise DataError("phase and tool labels disagree", layout.phases[number], rows, "download both again")
     return Labels(phases, tools)
 
 
@@ -111,6 +113,7 @@ def _load(root: Path, data: DataConfig, lasts: tuple[int, int, int], name: str) 
     kinds = ((PHASES, "phase", layout.phases), (TOOLS, "tool", layout.tools))
     classes = {name: kind for names, kind, files in kinds if files for name in names}
     prompts = prompt_file(data.prompts)
+    # Only classes with label files become queries: of a class without truth there is nothing to score.
     texts = read_prompts(prompts, tuple(classes))
     return Corpus(
         name=data.name,
@@ -139,7 +142,7 @@ def _missing(
         if split in data.evaluate and not (number in labels and number in on_disk)
     )
     if missing and not data.skip_unreadable:
-        shown = ", ".join(f"{one.id} ({one.why})" for one in missing[:5])
+        shown = ", ".join(f"{video.id} ({video.why})" for video in missing[:5])
         more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
         root = data.root or data.name
         raise DataError(f"{len(missing)} videos missing", root, shown + more, "--data.skip_unreadable=true")
@@ -149,6 +152,7 @@ def _missing(
 def _video(layout: Layout, labels: Labels, number: int, split: str, data: DataConfig) -> Video:
     track = labels.phases or labels.tools
     assert track is not None, "a video without labels was left out before"
+    # A video file is held against its phase rows, one a frame; extracted frames against the rows of the truth, below.
     tolerance = _ROW_TOLERANCE * track.period if labels.phases else track.period
     if number in layout.videos:
         return Video(video_id(number), layout.videos[number], split, track.seconds, tolerance)
@@ -157,4 +161,5 @@ def _video(layout: Layout, labels: Labels, number: int, split: str, data: DataCo
 
 
 def _cut(segments: tuple[Segment, ...], seconds: float) -> tuple[Segment, ...]:
+    # The last phase usually ends with the row that has no frame.
     return tuple((start, min(end, seconds)) for start, end in segments if start < seconds)

@@ -1,6 +1,5 @@
 """Where a copy of Cholec80 keeps its videos, labels and extracted frames: any nesting, common names."""
 
-import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,11 +8,12 @@ from typing import NamedTuple
 import numpy as np
 
 from xclip_module.datasets.cholec80.labels import LABEL_FPS
+from xclip_module.datasets.file_tree import VIDEO_SUFFIXES, walk
 from xclip_module.errors import DataError
 from xclip_module.interface import FrameFolder
 
-VIDEO_SUFFIXES = {".mp4", ".mkv", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".ts", ".webm", ".wmv"}
 _PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
+# Copies name a video video01, Video_1, video-001 or 1; a label or flat frame has its word behind the number.
 _VIDEO = re.compile(r"(?:video[_-]?)?0*(\d{1,3})", re.IGNORECASE)
 _LABEL = re.compile(r"(?:video[_-]?)?0*(\d{1,3})[-_](phase|tool)\.txt", re.IGNORECASE)
 _FLAT_FRAME = re.compile(r"(?:video[_-]?)0*(\d{1,3})[-_](?:frame[-_]?)?\d+", re.IGNORECASE)
@@ -50,14 +50,8 @@ def find_layout(root: Path) -> Layout:
     Raises DataError when two files claim to be the same video or label.
     """
     layout = Layout({}, {}, {}, {})
-    seen: set[Path] = set()
-    for folder, below, names in os.walk(root, followlinks=True):
-        # A link that leads back up would show every file again, under another name each time.
-        if (real := Path(folder).resolve()) in seen:
-            below.clear()
-            continue
-        seen.add(real)
-        _add_files(layout, Path(folder), names)
+    for folder, names in walk(root):
+        _add_files(layout, folder, names)
     return layout
 
 
@@ -84,24 +78,23 @@ def _add_files(layout: Layout, folder: Path, names: Iterable[str]) -> None:
     pictures = []
     for name in names:
         path = folder / name
-        if found := _LABEL.fullmatch(name):
-            _claim(layout.phases if found[2].lower() == "phase" else layout.tools, int(found[1]), path)
-        elif path.suffix.lower() in VIDEO_SUFFIXES and (found := _VIDEO.fullmatch(path.stem)):
-            _claim(layout.videos, int(found[1]), path)
+        if label := _LABEL.fullmatch(name):
+            _claim(layout.phases if label[2].lower() == "phase" else layout.tools, int(label[1]), path)
+        elif path.suffix.lower() in VIDEO_SUFFIXES and (video := _VIDEO.fullmatch(path.stem)):
+            _claim(layout.videos, int(video[1]), path)
         elif path.suffix.lower() in _PICTURE_SUFFIXES:
             pictures.append(path)
-    own = _VIDEO.fullmatch(folder.name)
+    # A folder named as a video holds the frames of that video, whatever their names say.
+    folder_video = _VIDEO.fullmatch(folder.name)
     for path in pictures:
-        flat = _FLAT_FRAME.fullmatch(path.stem)
-        found = own or flat
-        if found:
-            layout.frames.setdefault(int(found[1]), []).append(path)
+        if numbered := folder_video or _FLAT_FRAME.fullmatch(path.stem):
+            layout.frames.setdefault(int(numbered[1]), []).append(path)
 
 
-def _claim(place: dict[int, Path], number: int, path: Path) -> None:
-    if number in place:
-        raise DataError(f"two files for {video_id(number)}", place[number], f"and {path}", "move one of them away")
-    place[number] = path
+def _claim(files: dict[int, Path], number: int, path: Path) -> None:
+    if number in files:
+        raise DataError(f"two files for {video_id(number)}", files[number], f"and {path}", "move one of them away")
+    files[number] = path
 
 
 def _number(file: Path) -> int:
@@ -118,18 +111,24 @@ def _find_numbering(
     """The one numbering under which the frames last as long as the labels."""
     first = int(numbers[0]) if base < 0 else base
     stride = int(np.median(np.diff(numbers))) if len(numbers) > 1 else 1
+    # Extracted frames are counted one a second, or keep the numbers that they have in the 25-fps video.
     steps = (
         {f"every number is 1/{fps:g} s": 1 / fps}
         if fps
         else {"one number a second": 1.0, "25-fps numbers": 1 / LABEL_FPS}
     )
     lasts = {name: float(numbers[-1] - first + stride) * step for name, step in steps.items()}
+    # Labels and frames may differ by one row or one frame; the rest is rounding.
     tolerance = max(period, stride * min(steps.values())) + 1e-6
     fitting = [name for name in steps if abs(lasts[name] - label_seconds) <= tolerance]
+    # Any other first number may be a base or a missing beginning: the user has to say which.
     if len(fitting) == 1 and (base >= 0 or first in (0, 1)):
         return Numbering(first, steps[fitting[0]])
     tried = ", ".join(f"{name} from {first}: {seconds:g} s" for name, seconds in lasts.items())
-    found = f"{len(numbers)} frames, numbers {numbers[0]}..{numbers[-1]}, the labels last {label_seconds:g} s; {tried}"
+    counted = f"{len(numbers)} frames, numbers {numbers[0]}..{numbers[-1]}"
     raise DataError(
-        "frame numbers do not fit the labels", folder, found, "--data.frame_fps=1 --data.frame_base=1 (yours)"
+        "frame numbers do not fit the labels",
+        folder,
+        f"{counted}, the labels last {label_seconds:g} s; {tried}",
+        "--data.frame_fps=1 --data.frame_base=1 (yours)",
     )

@@ -20,10 +20,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--videos", default="", help="numbers with commas between, such as 01,07 (default: all)")
     parser.add_argument("--processes", type=int, default=2, help="videos drawn side by side (default: %(default)s)")
     options = parser.parse_args(arguments)
-    known = [number for numbers in plan.SPLITS.values() for number in numbers]
-    numbers = [int(number) for number in options.videos.split(",") if number] or known
-    if not set(numbers) <= set(known):
-        parser.error(f"--videos {options.videos}: expected numbers from {known[0]:02d} to {known[-1]:02d}")
+    planned = [number for numbers in plan.SPLITS.values() for number in numbers]
+    numbers = [int(number) for number in options.videos.split(",") if number] or planned
+    if not set(numbers) <= set(planned):
+        parser.error(f"--videos {options.videos}: expected numbers from {planned[0]:02d} to {planned[-1]:02d}")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     jobs = [(options.out, options.seed, number) for number in numbers]
     with multiprocessing.get_context("spawn").Pool(min(options.processes, len(jobs))) as pool:

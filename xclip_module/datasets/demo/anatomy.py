@@ -22,8 +22,8 @@ ARTERY = ((8.0, -14.0, 1.8), (30.0, -4.0, 2.2), (62.0, 2.0, 2.8))
 RING, RING_RADIUS = (6.0, -236.0), 27.0
 
 
-class World(NamedTuple):
-    """One patient's anatomy as layers, with the map that says in which order it is opened, flooded and burnt."""
+class Cavity(NamedTuple):
+    """One patient's abdomen as layers, with the map that says in which order it is opened, flooded and burnt."""
 
     still: Array  # [A, B, 6] the floor as `with_slopes` gives it
     floor: Array  # [A, B, 5] liver, omentum, bowel, abdominal wall, raw bed, freed triangle with duct and artery
@@ -43,7 +43,7 @@ class Patient(NamedTuple):
     tones: Array  # [5] 0..1: colour of liver and fat, of gallbladder (2), how much fat there is
 
 
-def paint_world(rng: np.random.Generator, *, slope: float, contrast: float) -> World:
+def paint_cavity(rng: np.random.Generator, *, slope: float, contrast: float) -> Cavity:
     """A patient drawn from `rng`; `slope` (spectral, larger is smoother) and `contrast` set the tissue's texture."""
     x, y = canvas_grid()
     bend, smooth = [fractal(rng, 3.5, 80) for _ in "xy"], [fractal(rng, 3.5, length) for length in (70, 40, 22)]
@@ -58,7 +58,7 @@ def paint_world(rng: np.random.Generator, *, slope: float, contrast: float) -> W
     cover[..., :3] = 0.55 * cover[..., :3] + 0.45 * values(0.84, 0.45, 0.36)
     near = np.hypot((patient.x - 24) / 40, (patient.y - 10) / 27) + 0.09 * smooth[1]
     hanging = np.hypot((patient.x + 22) / 46, (patient.y + 6) / 25) + 0.12 * smooth[1]
-    return World(
+    return Cavity(
         still=with_slopes(floor),
         floor=floor,
         gallbladder=_paint_gallbladder(patient),
@@ -218,9 +218,9 @@ def _paint_fat(rng: np.random.Generator, patient: Patient) -> Array:
     return fat
 
 
-def _between(one: tuple[float, ...], other: tuple[float, ...], share: float) -> tuple[float, ...]:
+def _between(first: tuple[float, ...], last: tuple[float, ...], share: float) -> tuple[float, ...]:
     """A colour between two others."""
-    return tuple(float(a + share * (b - a)) for a, b in zip(one, other, strict=True))
+    return tuple(float(a + share * (b - a)) for a, b in zip(first, last, strict=True))
 
 
 def _lumps(rng: np.random.Generator, x: Array, y: Array) -> Array:

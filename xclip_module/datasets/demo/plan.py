@@ -1,6 +1,6 @@
 """The plan of one synthetic operation, frame by frame: phases, instruments, camera, and the state of the field.
 
-Legend: N frames of the video (25 a second). All times are seconds; places are world units as in `demo_anatomy`.
+Legend: N frames of the video (25 a second). All times are seconds; places are world units as in `anatomy`.
 """
 
 from typing import Any, NamedTuple
@@ -190,19 +190,20 @@ def _draw_ports(rng: np.random.Generator) -> dict[str, tuple[float, float]]:
 def _build_arm(name: str, script: Script, scene: Track, tug: Track) -> Arm:
     frames, rng = len(scene), script.rng
     seconds = np.arange(frames) / FPS
-    place, presence = np.full((frames, 2), np.nan), np.zeros(frames)
+    tip, presence = np.full((frames, 2), np.nan), np.zeros(frames)
     for visit in (visit for visit in script.visits if visit.arm == name):
+        # Half a second beyond its presence, or it would drift to its next place while it is still being withdrawn.
         at = slice(max(int((visit.start - 0.5) * FPS), 0), max(int((visit.end + 0.5) * FPS), 0))
-        place[at] = _work_places(visit, seconds[at], scene[at])
+        tip[at] = _work_places(visit, seconds[at], scene[at])
         presence[int(visit.start * FPS) : int(visit.end * FPS)] = 1
-    known = np.flatnonzero(~np.isnan(place[:, 0]))
-    if not len(known):  # never comes: anywhere will do
-        known, place[0] = np.array([0]), 0.0
-    place = np.stack([np.interp(np.arange(frames), known, place[known, axis]) for axis in (0, 1)], axis=1)
+    placed = np.flatnonzero(~np.isnan(tip[:, 0]))
+    if not len(placed):  # never comes: anywhere will do
+        placed, tip[0] = np.array([0]), 0.0
+    tip = np.stack([np.interp(np.arange(frames), placed, tip[placed, axis]) for axis in (0, 1)], axis=1)
     dx, dy, opening = _stroke(name, seconds + rng.uniform(0, 9), tug)
     if name in script.keys:
         opening = _track(script.keys[name], frames, 0.05)
-    x, y = (_smooth(place[:, axis], 0.22) + stroke for axis, stroke in ((0, dx), (1, dy)))
+    x, y = (_smooth(tip[:, axis], 0.22) + stroke for axis, stroke in ((0, dx), (1, dy)))
     tool = "Grasper" if name == "Assistant" else name
     return Arm(tool, *(np.asarray(values, np.float32) for values in (x, y, _smooth(presence, 0.2), opening)))
 

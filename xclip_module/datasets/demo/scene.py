@@ -1,6 +1,6 @@
 """The operating field of the synthetic demo at one moment: the state of the operation, the camera, the light.
 
-Legend: H, W picture height and width in pixels; A, B canvas rows and columns; world units as in `demo_anatomy`.
+Legend: H, W picture height and width in pixels; A, B canvas rows and columns; world units as in `anatomy`.
 """
 
 import functools
@@ -16,7 +16,7 @@ from xclip_module.datasets.demo.anatomy import (
     NECK,
     TOP,
     Array,
-    World,
+    Cavity,
     blend,
     canvas_grid,
     step,
@@ -85,18 +85,18 @@ class Pull(NamedTuple):
     dy: float
 
 
-def compose(world: World, scene: Scene) -> Array:
+def compose(cavity: Cavity, scene: Scene) -> Array:
     """The canvas [A, B, 6] of one moment: red, green, blue, slope along x, slope along y, gloss."""
-    canvas = world.still.copy()
+    canvas = cavity.still.copy()
     x, y = (grid[_MOVING] for grid in canvas_grid())
-    moving, order = world.floor[_MOVING].copy(), world.order[_MOVING]
+    moving, order = cavity.floor[_MOVING].copy(), cavity.order[_MOVING]
     _wet_bed(moving, order, scene, (x, y))
-    _place_gallbladder(moving, world.gallbladder, scene, (x, y))
+    _place_gallbladder(moving, cavity.gallbladder, scene, (x, y))
     if scene.opened < 1:
-        _erode(moving, world.cover[_MOVING], 0.5 * order + 0.5 * step(tube(x, y, DUCT)[0] / 30), scene.opened)
+        _erode(moving, cavity.cover[_MOVING], 0.5 * order + 0.5 * step(tube(x, y, DUCT)[0] / 30), scene.opened)
     _mark_duct(moving, scene, (x, y))
     if scene.adhesions > 0:
-        _erode(moving, world.omentum[_MOVING], 0.5 * order + 0.5 * step((y + 40) / 90), 1 - scene.adhesions)
+        _erode(moving, cavity.omentum[_MOVING], 0.5 * order + 0.5 * step((y + 40) / 90), 1 - scene.adhesions)
     canvas[_MOVING] = with_slopes(moving)
     return canvas
 
@@ -264,12 +264,12 @@ def _mark_duct(canvas: Array, scene: Scene, grid: tuple[Array, Array]) -> None:
         u, v = _turned(x, y, CUT_PLACE, (along, across))
         gap = step((3.6 * scene.cut - np.abs(u)) / 1.2) * step((8 - np.abs(v)) / 2)
         blend(canvas, values(0.46, 0.15, 0.12, 20.0, 0.7), gap)
-    for place, shown in zip(CLIP_PLACES, np.clip(scene.clips - np.arange(4), 0, 1), strict=True):
-        u, v = _turned(x, y, place, (along, across))
+    for spot, shown in zip(CLIP_PLACES, np.clip(scene.clips - np.arange(4), 0, 1), strict=True):
+        u, v = _turned(x, y, spot, (along, across))
         bar = step((1.9 - np.abs(u)) / 0.8) * step((6.5 - np.abs(v)) / 0.8) * shown
         blend(canvas, values(0.80, 0.83, 0.90, 30.0, 1.0), bar)
 
 
-def _turned(x: Array, y: Array, place: tuple[float, float], way: tuple[float, float]) -> tuple[Array, Array]:
-    dx, dy = x - place[0], y - place[1]
+def _turned(x: Array, y: Array, spot: tuple[float, float], way: tuple[float, float]) -> tuple[Array, Array]:
+    dx, dy = x - spot[0], y - spot[1]
     return dx * way[0] + dy * way[1], dy * way[0] - dx * way[1]

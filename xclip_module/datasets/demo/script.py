@@ -1,6 +1,6 @@
 """The script of one synthetic operation: for each phase the instruments that come, and how the field changes.
 
-All times are seconds; places are world units as in `demo_anatomy`.
+All times are seconds; places are world units as in `anatomy`.
 """
 
 from dataclasses import dataclass, field
@@ -37,7 +37,7 @@ class Visit(NamedTuple):
 class Script:
     """Keyframes (second, value) by name, and the visits of the instruments.
 
-    A key is a field of `Scene`, camera_x, camera_y, camera_zoom, retrieved (see `demo_plan`), or a tool: its opening.
+    A key is a field of `Scene`, camera_x, camera_y, camera_zoom, retrieved (see `plan`), or a tool: its opening.
     """
 
     rng: np.random.Generator
@@ -95,9 +95,9 @@ def _clipping(script: Script, start: float, end: float) -> None:
     _hold(script, start, end, along=0.95)
     number = int(np.clip(0.58 * length / 2.0, 1, 4))
     each = 0.58 * length / number
-    for clip, place in enumerate(CLIP_PLACES[:number]):
+    for clip, spot in enumerate(CLIP_PLACES[:number]):
         begin, stop = start + 0.3 + clip * each, start + clip * each + min(each, 5.0)
-        _stay(script, "Clipper", (begin, stop - 0.1), place, 0.6)
+        _stay(script, "Clipper", (begin, stop - 0.1), spot, 0.6)
         script.set(Clipper=((begin, 1.0), (stop - 0.9, 1.0), (stop - 0.5, 0.05), (stop - 0.2, 0.1)))
         script.set(clips=((stop - 0.55, clip), (stop - 0.5, clip + 1)))
     _stay(script, "Scissors", (start + 0.62 * length, start + 0.95 * length), CUT_PLACE, 0.8)

@@ -9,13 +9,12 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import av
 import numpy as np
 from numpy.typing import NDArray
 
 from xclip_module.datasets.cholec80.corpus import TOOLS
-from xclip_module.datasets.demo import plan as plan
-from xclip_module.datasets.demo.anatomy import fractal, paint_world
+from xclip_module.datasets.demo import plan
+from xclip_module.datasets.demo.anatomy import fractal, paint_cavity
 from xclip_module.datasets.demo.scene import HEIGHT, WIDTH, compose, finish, haze_at, see
 from xclip_module.datasets.demo.tools import draw, visible_tip
 from xclip_module.run.storage import write_bytes, write_text
@@ -30,13 +29,13 @@ LOG = logging.getLogger(__name__)
 def render(operation: plan.Operation, start: int = 0, stop: int | None = None) -> Iterator[NDArray[np.uint8]]:
     """Yields frames `start` to `stop` (25-fps numbers, end excluded; None = to the end), each uint8 [H, W, 3]."""
     rng, look = np.random.default_rng((*operation.seed, 1)), operation.look
-    world = paint_world(rng, slope=look.slope, contrast=look.contrast)
+    cavity = paint_cavity(rng, slope=look.slope, contrast=look.contrast)
     wisps = fractal(rng, 3.0, 60)
     canvas, drawn = None, None
     for frame in range(start, operation.seconds * plan.FPS if stop is None else stop):
         scene = plan.scene_at(operation, frame)
         if canvas is None or scene != drawn:
-            canvas, drawn = compose(world, scene), scene
+            canvas, drawn = compose(cavity, scene), scene
         picture = see(canvas, plan.view_at(operation, frame), plan.pull_at(operation, frame), look)
         for pose in plan.poses_at(operation, frame):
             picture = draw(picture, pose, look.tool_tint)
@@ -66,6 +65,8 @@ def tool_file(operation: plan.Operation) -> str:
 
 def encode(frames: Iterator[NDArray[np.uint8]], crf: int = CRF) -> bytes:
     """The frames, uint8 [H, W, 3], as an mp4 file: H.264, 4:2:0, 25 fps, the same bytes each time on one machine."""
+    import av
+
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "video.mp4"
         with av.open(str(path), "w", options={"movflags": "+faststart"}) as container:

@@ -75,14 +75,14 @@ def read_lines(path: Path) -> Iterator[tuple[str, str]]:
 
 def read_ids(path: Path) -> tuple[str, ...]:
     """One id a line. Raises DataError for an id that is listed twice, and for an empty list."""
-    places: dict[str, str] = {}
-    for place, name in read_lines(path):
-        if name in places:
-            raise DataError(f"{name} listed twice", place, f"first in {places[name]}", "delete one of the two lines")
-        places[name] = place
-    if not places:
+    lines: dict[str, str] = {}
+    for where, name in read_lines(path):
+        if name in lines:
+            raise DataError(f"{name} listed twice", where, f"first in {lines[name]}", "delete one of the two lines")
+        lines[name] = where
+    if not lines:
         raise DataError("empty list", path, "expected one video id a line", "get the file from its publisher again")
-    return tuple(places)
+    return tuple(lines)
 
 
 def read_table(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
@@ -95,18 +95,19 @@ def read_table(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, ...]
     try:
         header = [name.strip() for name in next(rows, [])]
         if absent := [name for name in columns if name not in header]:
-            found = f"found {', '.join(header)!r}; missing {', '.join(absent)}"
-            raise DataError("wrong header", f"{path}, line 1", found, "name the columns in that line")
-        where = [header.index(name) for name in columns]
+            names = f"found {', '.join(header)!r}; missing {', '.join(absent)}"
+            raise DataError("wrong header", f"{path}, line 1", names, "name the columns in that line")
+        indices = [header.index(name) for name in columns]
         for row in rows:
             if row and len(row) != len(header):
-                why = f"found {len(row)} values, expected {len(header)}"
-                raise DataError("wrong line", f"{path}, line {rows.line_num}", why, 'put "…" around a text with commas')
+                counts = f"found {len(row)} values, expected {len(header)}"
+                attempt = 'put "…" around a text with commas'
+                raise DataError("wrong line", f"{path}, line {rows.line_num}", counts, attempt)
             if row:
-                yield tuple(row[place] for place in where)
+                yield tuple(row[index] for index in indices)
     except csv.Error as error:
-        place, attempt = f"{path}, line {rows.line_num}", "get the file from its publisher again"
-        raise DataError("unreadable table", place, str(error), attempt) from error
+        attempt = "get the file from its publisher again"
+        raise DataError("unreadable table", f"{path}, line {rows.line_num}", str(error), attempt) from error
 
 
 def read_json(path: Path) -> Any:
@@ -118,16 +119,17 @@ def read_json(path: Path) -> Any:
         raise DataError("not JSON", path, str(error) or "too deep", attempt) from error
 
 
-def expect(value: Any, kind: type | tuple[type, ...], place: str) -> Any:
+def expect(value: Any, kind: type | tuple[type, ...], where: str) -> Any:
     """`value` if it is of a kind (text, list, object, number); else DataError with its place in the file."""
+    # To Python true is also the number 1.
     if not isinstance(value, kind) or isinstance(value, bool):
-        raise DataError("wrong value", place, f"found {str(value)[:60]!r}, expected {_KINDS[kind]}", "mend that entry")
+        raise DataError("wrong value", where, f"found {str(value)[:60]!r}, expected {_KINDS[kind]}", "mend that entry")
     return value
 
 
-def entry(values: Any, key: str, kind: type | tuple[type, ...], place: str) -> Any:
+def entry(values: Any, key: str, kind: type | tuple[type, ...], where: str) -> Any:
     """`values[key]`, which must be there and of a kind; DataError names the place and the keys that are there."""
-    if key not in expect(values, dict, place):
-        found = f"found the keys {', '.join(map(str, values))[:80]}"
-        raise DataError(f"no {key}", place, found, f"look whether this is the right file: it should hold {key}")
-    return expect(values[key], kind, f"{place}: {key}")
+    if key not in expect(values, dict, where):
+        keys = f"found the keys {', '.join(map(str, values))[:80]}"
+        raise DataError(f"no {key}", where, keys, f"look whether this is the right file: it should hold {key}")
+    return expect(values[key], kind, f"{where}: {key}")

@@ -11,8 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from xclip_module.config import nearest
-from xclip_module.datasets.retrieval import clips as clips
-from xclip_module.datasets.retrieval import paragraphs as paragraphs
+from xclip_module.datasets.retrieval import captions, paragraphs
 from xclip_module.datasets.retrieval.annotation_files import Annotated, Span
 from xclip_module.datasets.retrieval.video_index import VideoIndex, find_videos
 from xclip_module.errors import ConfigError, DataError
@@ -76,6 +75,7 @@ class RetrievalSplit(NamedTuple):
         """
         kept = np.array([video in self.files for video in self.videos], bool)
         rows = np.flatnonzero(kept[self.text_to_video])
+        # Of a kept video, its place among the kept ones.
         number = np.cumsum(kept) - 1
         return self._replace(
             texts=tuple(self.texts[row] for row in rows.tolist()),
@@ -110,67 +110,49 @@ class Benchmark(NamedTuple):
     file_names: Callable[[str], tuple[str, ...]]
 
 
+def _msrvtt(train: Split, test: Split) -> Benchmark:
+    return Benchmark({"train": train, "test": test}, "test", captions.msrvtt_names)
+
+
 # Counts: the papers' and those of the files that CLIP4Clip's guide names. Of DiDeMo's 8395 training videos its list
 # has 8392; of ActivityNet's 10024 and 4926 ids 10009 and 4917 have captions. How many clips LSMDC's two larger files
 # have is published nowhere.
-_MSRVTT_TEST = Split(clips.read_msrvtt_test, "MSRVTT_JSFUSION_test.csv", 1000, 1000)
-_MMACTION2_TEST = Split(clips.read_mmaction2, "test_JSFUSION.json", 1000, 1000)
+_MSRVTT_TEST = Split(captions.read_msrvtt_test, "MSRVTT_JSFUSION_test.csv", 1000, 1000)
+_MMACTION2_TEST = Split(captions.read_mmaction2, "test_JSFUSION.json", 1000, 1000)
 _MSVD = {"train": (1200, 48774), "val": (100, 4290), "test": (670, 27763)}
+_LSMDC = {
+    "train": Split(captions.read_lsmdc, "LSMDC16_annos_training.csv", 0, 101079),
+    "val": Split(captions.read_lsmdc, "LSMDC16_annos_val.csv", 0, 7408),
+    "test": Split(captions.read_lsmdc, "LSMDC16_challenge_1000_publictect.csv", 1000, 1000),
+}
+# One paragraph a video.
+_DIDEMO = {"train": 8392, "val": 1065, "test": 1004}
+_ACTIVITYNET = {"train": 10009, "val": 4917}
 
+# The names are those of `sections.RETRIEVAL_NAMES`, which the configuration must know without this room.
 BENCHMARKS: Mapping[str, Benchmark] = {
-    "msrvtt-9k": Benchmark(
-        {"train": Split(clips.read_msrvtt_train, "MSRVTT_train.9k.csv", 9000, 180000), "test": _MSRVTT_TEST},
-        "test",
-        clips.msrvtt_names,
-    ),
-    "msrvtt-7k": Benchmark(
-        {"train": Split(clips.read_msrvtt_train, "MSRVTT_train.7k.csv", 7010, 140200), "test": _MSRVTT_TEST},
-        "test",
-        clips.msrvtt_names,
-    ),
+    "msrvtt-9k": _msrvtt(Split(captions.read_msrvtt_train, "MSRVTT_train.9k.csv", 9000, 180000), _MSRVTT_TEST),
+    "msrvtt-7k": _msrvtt(Split(captions.read_msrvtt_train, "MSRVTT_train.7k.csv", 7010, 140200), _MSRVTT_TEST),
     "msvd": Benchmark(
-        {split: Split(clips.read_msvd, split, *known) for split, known in _MSVD.items()}, "test", clips.own_name
+        {split: Split(captions.read_msvd, split, *counts) for split, counts in _MSVD.items()}, "test", captions.own_name
     ),
-    "lsmdc": Benchmark(
-        {
-            "train": Split(clips.read_lsmdc, "LSMDC16_annos_training.csv", 0, 101079),
-            "val": Split(clips.read_lsmdc, "LSMDC16_annos_val.csv", 0, 7408),
-            "test": Split(clips.read_lsmdc, "LSMDC16_challenge_1000_publictect.csv", 1000, 1000),
-        },
-        "test",
-        clips.own_name,
-    ),
+    "lsmdc": Benchmark(_LSMDC, "test", captions.own_name),
     "didemo": Benchmark(
-        {
-            "train": Split(paragraphs.read_didemo, "train", 8392, 8392),
-            "val": Split(paragraphs.read_didemo, "val", 1065, 1065),
-            "test": Split(paragraphs.read_didemo, "test", 1004, 1004),
-        },
+        {split: Split(paragraphs.read_didemo, split, count, count) for split, count in _DIDEMO.items()},
         "test",
         paragraphs.didemo_names,
     ),
     "activitynet": Benchmark(
-        {
-            "train": Split(paragraphs.read_activitynet, "train", 10009, 10009),
-            "val": Split(paragraphs.read_activitynet, "val", 4917, 4917),
-        },
+        {split: Split(paragraphs.read_activitynet, split, count, count) for split, count in _ACTIVITYNET.items()},
         "val",
         paragraphs.activitynet_names,
     ),
-    "msrvtt-9k-mmaction2": Benchmark(
-        {"train": Split(clips.read_mmaction2, "train_9k.json", 9000, 180000), "test": _MMACTION2_TEST},
-        "test",
-        clips.msrvtt_names,
-    ),
-    "msrvtt-7k-mmaction2": Benchmark(
-        {"train": Split(clips.read_mmaction2, "train_7k.json", 7010, 140200), "test": _MMACTION2_TEST},
-        "test",
-        clips.msrvtt_names,
-    ),
+    "msrvtt-9k-mmaction2": _msrvtt(Split(captions.read_mmaction2, "train_9k.json", 9000, 180000), _MMACTION2_TEST),
+    "msrvtt-7k-mmaction2": _msrvtt(Split(captions.read_mmaction2, "train_7k.json", 7010, 140200), _MMACTION2_TEST),
     "msvd-mmaction2": Benchmark(
-        {split: Split(clips.read_mmaction2, f"{split}.json", *known) for split, known in _MSVD.items()},
+        {split: Split(captions.read_mmaction2, f"{split}.json", *counts) for split, counts in _MSVD.items()},
         "test",
-        clips.own_name,
+        captions.own_name,
     ),
 }
 
@@ -194,23 +176,23 @@ def load_split(name: str, split: str, *, annotations: Path, videos: VideoIndex) 
     benchmark = find_benchmark(name)
     if split not in benchmark.splits:
         raise ConfigError(f"{name} has no split {split}", why=f"it has {', '.join(benchmark.splits)}")
-    found = benchmark.splits[split].read(annotations, benchmark.splits[split].key)
-    if not found.pairs:
-        places = ", ".join(map(str, found.sources)) or str(annotations)
+    annotated = benchmark.splits[split].read(annotations, benchmark.splits[split].key)
+    if not annotated.pairs:
+        files = ", ".join(map(str, annotated.sources)) or str(annotations)
         raise DataError(
-            f"no sentence in {name} {split}", places, "expected pairs of video and text", "download it again"
+            f"no sentence in {name} {split}", files, "expected pairs of video and text", "download it again"
         )
-    order = {video: number for number, video in enumerate(dict.fromkeys(video for video, _ in found.pairs))}
-    files = find_videos(videos, {video: benchmark.file_names(video) for video in order})
+    order = {video: number for number, video in enumerate(dict.fromkeys(video for video, _ in annotated.pairs))}
+    paths = find_videos(videos, {video: benchmark.file_names(video) for video in order})
     return RetrievalSplit(
         name=name,
         split=split,
-        texts=tuple(text for _, text in found.pairs),
+        texts=tuple(text for _, text in annotated.pairs),
         videos=tuple(order),
-        text_to_video=np.array([order[video] for video, _ in found.pairs], np.int64),
-        spans=tuple(found.spans.get(video) for video in order),
-        files=files,
-        missing=tuple(video for video in order if video not in files),
-        without_text=found.without_text,
-        sources=found.sources,
+        text_to_video=np.array([order[video] for video, _ in annotated.pairs], np.int64),
+        spans=tuple(annotated.spans.get(video) for video in order),
+        files=paths,
+        missing=tuple(video for video in order if video not in paths),
+        without_text=annotated.without_text,
+        sources=annotated.sources,
     )

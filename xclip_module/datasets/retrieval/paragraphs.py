@@ -1,6 +1,7 @@
 """DiDeMo and ActivityNet Captions as paragraph retrieval: all sentences of a video become one text."""
 
 import math
+from collections.abc import Sized
 from pathlib import Path
 
 from xclip_module.datasets.retrieval.annotation_files import (
@@ -31,10 +32,10 @@ def read_didemo(folder: Path, split: str) -> Annotated:
     wanted = set(listed)
     texts: dict[str, list[str]] = {}
     for number, item in enumerate(expect(read_json(file), list, str(file))):
-        place = f"{file}, [{number}]"
-        video = entry(item, "video", str, place)
+        where = f"{file}, [{number}]"
+        video = entry(item, "video", str, where)
         if video in wanted:
-            texts.setdefault(video, []).append(entry(item, "description", str, place))
+            texts.setdefault(video, []).append(entry(item, "description", str, where))
     _require(texts, file, path)
     return Annotated(
         tuple((video, " ".join(parts)) for video, parts in texts.items()),
@@ -60,10 +61,10 @@ def read_activitynet(folder: Path, split: str) -> Annotated:
         if video not in captions:
             without_text.append(video)
             continue
-        place = f"{file}: {video}"
-        sentences = entry(captions[video], "sentences", list, place)
-        pairs.append((video, " ".join(expect(text, str, place) for text in sentences)))
-        spans[video] = (0, _whole_seconds(entry(captions[video], "duration", (int, float), place), place))
+        where = f"{file}: {video}"
+        sentences = entry(captions[video], "sentences", list, where)
+        pairs.append((video, " ".join(expect(text, str, where) for text in sentences)))
+        spans[video] = (0, _whole_seconds(entry(captions[video], "duration", (int, float), where), where))
     _require(spans, file, path)
     return Annotated(tuple(pairs), (path, file), spans, tuple(without_text))
 
@@ -89,13 +90,13 @@ def activitynet_names(video: str) -> tuple[str, ...]:
     return (video.removeprefix("v_"), video)
 
 
-def _require(found: object, file: Path, path: Path) -> None:
-    if not found:
+def _require(videos: Sized, file: Path, path: Path) -> None:
+    if not videos:
         raise DataError("no video of the list has a sentence", file, f"list: {path}", "take both from the same split")
 
 
-def _whole_seconds(duration: float, place: str) -> int:
+def _whole_seconds(duration: float, where: str) -> int:
     if not (math.isfinite(duration) and duration >= 0):
-        raise DataError("wrong duration", place, f"found {duration}, expected seconds", "mend that entry")
+        raise DataError("wrong duration", where, f"found {duration}, expected seconds", "mend that entry")
     # The released loader moves an end that equals the start on by a second.
     return max(math.ceil(duration), 1)

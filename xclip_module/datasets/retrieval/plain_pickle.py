@@ -35,11 +35,11 @@ def read_plain_pickle(path: Path) -> Any:
         with path.open("rb") as file:
             return _PlainUnpickler(file, encoding="utf-8").load()
     except _Refused as error:
-        why = f"{error}, and could run anything; expected only dicts, lists, texts and numbers"
-        raise DataError("pickle refused", path, why, "get the file from its publisher again") from error
+        request = f"{error}, and could run anything; expected only dicts, lists, texts and numbers"
+        raise DataError("pickle refused", path, request, "get the file from its publisher again") from error
     except OSError as error:
         attempt = f"ls -l {shlex.quote(str(path))}"
         raise DataError("unreadable file", path, error.strerror or str(error), attempt) from error
     except (*_DAMAGE, MemoryError) as error:
-        why = f"damaged or no pickle: {error or type(error).__name__}"
-        raise DataError("unreadable pickle", path, why, "get the file from its publisher again") from error
+        damage = f"damaged or no pickle: {error or type(error).__name__}"
+        raise DataError("unreadable pickle", path, damage, "get the file from its publisher again") from error

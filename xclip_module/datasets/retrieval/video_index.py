@@ -1,17 +1,14 @@
 """Which file of a folder is which video: one walk, then names are looked up."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-from xclip_module.datasets.cholec80.layout import VIDEO_SUFFIXES
+from xclip_module.datasets.file_tree import VIDEO_SUFFIXES, walk
 from xclip_module.errors import DataError
 
 # What Flickr and YouTube uploads come in, beside what operations are recorded in.
-_SUFFIXES = VIDEO_SUFFIXES | {
-    *(".3gp", ".3gpp", ".3g2", ".asf", ".divx", ".flv", ".m2ts", ".mts", ".ogv", ".qt"),
-}
+_SUFFIXES = VIDEO_SUFFIXES | {".3gp", ".3gpp", ".3g2", ".asf", ".divx", ".flv", ".m2ts", ".mts", ".ogv", ".qt"}
 
 
 class VideoIndex(NamedTuple):
@@ -39,15 +36,10 @@ def index_videos(root: Path) -> VideoIndex:
         )
     names: dict[str, list[Path]] = {}
     stems: dict[str, list[Path]] = {}
-    seen: set[Path] = set()
-    for folder, below, files in os.walk(root, followlinks=True, onerror=_refuse):
-        # A link that leads back up would show every file again, under another name each time.
-        if (real := Path(folder).resolve()) in seen:
-            below.clear()
-            continue
-        seen.add(real)
+    for folder, files in walk(root, on_error=_refuse):
+        # The file system's order differs between machines, and an error should name the same file on all of them.
         for name in sorted(files):
-            path = Path(folder) / name
+            path = folder / name
             if not (path.is_file() and path.stat().st_size):
                 continue
             names.setdefault(name, []).append(path)
@@ -64,7 +56,7 @@ def find_videos(index: VideoIndex, names: Mapping[str, tuple[str, ...]]) -> dict
     Raises DataError where two files are equally good, or one file is the best for two ids. The released loaders take
     the one that the walk meets last.
     """
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     owner: dict[Path, str] = {}
     for video, spellings in names.items():
         path = _best(index, video, spellings)
@@ -72,8 +64,8 @@ def find_videos(index: VideoIndex, names: Mapping[str, tuple[str, ...]]) -> dict
             continue
         if path in owner:
             raise DataError("one file for two videos", path, f"{owner[path]} and {video}", "name each file as its id")
-        found[video], owner[path] = path, video
-    return found
+        files[video], owner[path] = path, video
+    return files
 
 
 def without_suffix(name: str) -> str:

@@ -10,56 +10,7 @@ from typing import NamedTuple
 # Stands beside every one of these numbers, wherever it is shown.
 MARK = "published, not ours"
 
-
-class Published(NamedTuple):
-    """One row of a paper's table.
-
-    split: what was trained on and tested on.  values: t2v/R@1, … v2t/MnR, only what the table has; R@K as fractions,
-    MdR and MnR from 1.  source: where the numbers were read.  note: what is odd about them, or "".
-    """
-
-    benchmark: str
-    split: str
-    method: str
-    backbone: str
-    values: Mapping[str, float]
-    source: str
-    note: str = ""
-
-
-def published(benchmark: str) -> tuple[Published, ...]:
-    """The rows of "msrvtt-9k", "msvd", "lsmdc", "didemo" or "activitynet", in the order of the papers; () for others.
-
-    MMAction2's form of the same annotations ("msvd-mmaction2") has the same rows.
-
-    >>> [row.values["t2v/R@1"] for row in published("msvd") if row.method == "X-CLIP"]
-    [0.471, 0.504]
-    """
-    benchmark = benchmark.removesuffix("-mmaction2")
-    columns, split, table = _TABLES.get(benchmark, ((), "", ""))
-    rows = [_row(benchmark, split, columns, line, _XCLIP) for line in table.strip().splitlines()]
-    if benchmark == "msrvtt-9k":
-        rows.append(_row(benchmark, split, columns, _MMACTION_ROW, _MMACTION))
-    return tuple(rows)
-
-
-def tested_on(benchmark: str) -> str:
-    """The split that the papers report: ActivityNet's has no test split."""
-    return "val" if benchmark == "activitynet" else "test"
-
-
-def _row(benchmark: str, split: str, columns: tuple[str, ...], line: str, source: str) -> Published:
-    method, backbone, t2v, v2t = (cell.strip() for cell in line.split("|"))
-    values = {}
-    for direction, cells in (("t2v", t2v), ("v2t", v2t)):
-        # The tables are in percent, as printed: they can be compared with the paper by eye.
-        for name, cell in zip(columns if cells else (), cells.split(), strict=True):
-            values[f"{direction}/{name}"] = round(float(cell) / 100, 4) if name.startswith("R@") else float(cell)
-    named = _TEMPORAL.get(method, method)
-    cited = source if method == "X-CLIP" or source == _MMACTION else f"{source}, there cited from Luo et al. 2022"
-    return Published(benchmark, split, named, backbone, values, cited, _NOTES.get((benchmark, method, backbone), ""))
-
-
+# Where the tables were read.
 _XCLIP = "Ma et al. 2022 (X-CLIP, arXiv 2207.07285)"
 _MMACTION = "open-mmlab/mmaction2, configs/retrieval/clip4clip/README.md"
 _MMACTION_ROW = "MMAction2 | ViT-B/32 | 43.1 69.4 78.9 2.0 16.8 |"
@@ -78,9 +29,11 @@ _NOTES = {
     ("lsmdc", "meanP", "ViT-B/16"): "v2t R@5 50.5 is as printed; all rows around it have 39 to 46",
 }
 
+# What the columns of a paper's table are, in each direction.
 _FIVE = ("R@1", "R@5", "R@10", "MdR", "MnR")
 _THREE = ("R@1", "R@5", "MnR")
 
+# Columns, split, and the table in percent, as printed: text → video, then video → text.
 _TABLES = {
     "msrvtt-9k": (
         _FIVE,
@@ -147,3 +100,52 @@ _TABLES = {
         """,
     ),
 }
+
+
+class Published(NamedTuple):
+    """One row of a paper's table.
+
+    split: what was trained on and tested on.  values: t2v/R@1, … v2t/MnR, only what the table has; R@K as fractions,
+    MdR and MnR from 1.  source: where the numbers were read.  note: what is odd about them, or "".
+    """
+
+    benchmark: str
+    split: str
+    method: str
+    backbone: str
+    values: Mapping[str, float]
+    source: str
+    note: str = ""
+
+
+def published(benchmark: str) -> tuple[Published, ...]:
+    """The rows of "msrvtt-9k", "msvd", "lsmdc", "didemo" or "activitynet", in the order of the papers; () for others.
+
+    MMAction2's form of the same annotations ("msvd-mmaction2") has the same rows.
+
+    >>> [row.values["t2v/R@1"] for row in published("msvd") if row.method == "X-CLIP"]
+    [0.471, 0.504]
+    """
+    benchmark = benchmark.removesuffix("-mmaction2")
+    columns, split, table = _TABLES.get(benchmark, ((), "", ""))
+    rows = [_row(benchmark, split, columns, line, _XCLIP) for line in table.strip().splitlines()]
+    if benchmark == "msrvtt-9k":
+        rows.append(_row(benchmark, split, columns, _MMACTION_ROW, _MMACTION))
+    return tuple(rows)
+
+
+def tested_on(benchmark: str) -> str:
+    """The split that the papers report: ActivityNet's has no test split."""
+    return "val" if benchmark == "activitynet" else "test"
+
+
+def _row(benchmark: str, split: str, columns: tuple[str, ...], line: str, source: str) -> Published:
+    method, backbone, t2v, v2t = (cell.strip() for cell in line.split("|"))
+    values = {}
+    for direction, cells in (("t2v", t2v), ("v2t", v2t)):
+        # Rounded to the digits that a table in percent has.
+        for name, cell in zip(columns if cells else (), cells.split(), strict=True):
+            values[f"{direction}/{name}"] = round(float(cell) / 100, 4) if name.startswith("R@") else float(cell)
+    named = _TEMPORAL.get(method, method)
+    cited = source if method == "X-CLIP" or source == _MMACTION else f"{source}, there cited from Luo et al. 2022"
+    return Published(benchmark, split, named, backbone, values, cited, _NOTES.get((benchmark, method, backbone), ""))

@@ -2,28 +2,29 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from xclip_module.config import Config, EvalConfig
-from xclip_module.evaluation import controls
+from xclip_module.config import DataConfig, EvalConfig, ModelConfig
 from xclip_module.evaluation.bootstrap import draw_weights, intervals, paired_difference
 from xclip_module.evaluation.frames import frame_pooled_map, labels_at, video_first_map
 from xclip_module.evaluation.phases import phase_metrics
-from xclip_module.evaluation.summary import Summary, summarise
-from xclip_module.interface import Answer, Corpus, Curve, Query, Question, Segment, Video
-from xclip_module.moments.answers import answer, describe
+from xclip_module.evaluation.summary import Summary
+from xclip_module.interface import Answer, Corpus
+from xclip_module.moments.answers import describe
 from xclip_module.moments.tracks import SIMILARITY, TEMPORAL
-from xclip_module.reporting.training import kept_step
-from xclip_module.tasks.localisation.score import Scored, Setup, available_tracks, scored_splits
+from xclip_module.reporting.training_facts import kept_step
+from xclip_module.tasks.localisation.control_rows import control_rows, training_videos
+from xclip_module.tasks.localisation.judging import Judge
+from xclip_module.tasks.localisation.load import LocalisationData, available_tracks
+from xclip_module.tasks.localisation.score import LocalisationScores
+from xclip_module.tasks.localisation.scorers import Scorer
 
-PRIOR = "time prior"
 
-
-class Outcome(NamedTuple):
-    """What a run found.
+class LocalisationResults(NamedTuple):
+    """What a run says.
 
     metrics: what metrics.json holds.  answers: track -> one a video.  replicates: "<split>/<track>/<metric>" -> [B].
     """
@@ -33,119 +34,94 @@ class Outcome(NamedTuple):
     replicates: dict[str, np.ndarray]
 
 
-class _Judge(NamedTuple):
-    """What every row of a split's table is made from."""
+class JudgingRules(NamedTuple):
+    """The sections that decide how scores are judged, and the seed of what is drawn."""
 
-    corpus: Corpus
-    section: EvalConfig
-    stride: float
-    weights: np.ndarray | None
-
-    @property
-    def names(self) -> list[str]:
-        return [query.name for query in self.corpus.queries]
-
-    def answers(self, curves: Iterable[Curve], track: str) -> list[Answer]:
-        questions = [Question(query.name, query.kind) for query in self.corpus.queries]
-        return [
-            answer(curve, questions, track=track, stride=self.stride, section=self.section, orders=self.corpus.orders)
-            for curve in curves
-        ]
-
-    def summary(self, answers: Sequence[Answer], *, has_draws: bool = True) -> Summary:
-        return summarise(answers, self.corpus.moments, self.names, self.weights if has_draws else None)
+    data: DataConfig
+    model: ModelConfig
+    judging: EvalConfig
+    seed: int
 
 
-def conclude(
-    config: Config,
-    setup: Setup,
-    scored: Scored,
-    *,
-    title: str = "",
-    training: Mapping[str, Any] | None = None,
-    probe: Mapping[str, Any] | None = None,
-) -> Outcome:
-    """Answers of all videos under every track, and per split the metrics with controls and intervals.
-
-    title: of the report, before the data set's name; empty = what scored.  training, probe: how the scored weights, or
-    the head, were trained, for metrics.json and the report; their keys are listed in `reporting.training` and
-    `reporting.probing`.
-    """
-    corpus, stride = setup.corpus, setup.sampling.stride_seconds
-    judge = _Judge(corpus, config.eval, stride, None)
-    tracks = available_tracks(corpus, has_temporal=scored.temporal is not None)
-    answers = {track: judge.answers(scored.curves, track) for track in tracks if track != TEMPORAL}
-    if scored.temporal is not None:
-        answers[TEMPORAL] = judge.answers(scored.temporal, SIMILARITY)
+def judge(
+    loaded: LocalisationData, scorer: Scorer, scores: LocalisationScores, rules: JudgingRules
+) -> LocalisationResults:
+    """Answers of all videos under every track, and per split the metrics with controls and intervals."""
+    corpus = loaded.corpus
+    judging = Judge(corpus, rules.judging, scorer.encoder.sampling.stride_seconds)
+    tracks = available_tracks(corpus, has_temporal=scores.temporal is not None)
+    answers = {track: judging.answers(scores.curves, track) for track in tracks if track != TEMPORAL}
+    if scores.temporal is not None:
+        answers[TEMPORAL] = judging.answers(scores.temporal, SIMILARITY)
     splits: dict[str, Any] = {}
     replicates: dict[str, np.ndarray] = {}
-    for split in scored_splits(config, corpus) if corpus.moments else ():
-        result, drawn = _split(config, setup, scored, split, answers)
+    for split in loaded.splits if corpus.moments else ():
+        result, drawn = _split(judging, scores, split, answers, rules.seed)
         splits[split] = result
         replicates |= {f"{split}/{name}": values for name, values in drawn.items()}
-    title = title or ("Linear probe" if setup.probe else "Zero-shot localisation")
-    metrics = {**_protocol(config, setup, title, training), "skipped": scored.skipped, "splits": splits}
-    if probe is not None:
-        metrics["probe"] = dict(probe)
-    return Outcome(metrics, answers, replicates)
+    metrics = {**_protocol(corpus, scorer, rules), "skipped": scores.skipped, "splits": splits}
+    if scorer.origin.probe is not None:
+        metrics["probe"] = scorer.origin.probe
+    return LocalisationResults(metrics, answers, replicates)
 
 
-def _protocol(config: Config, setup: Setup, title: str, training: Mapping[str, Any] | None) -> dict[str, Any]:
-    corpus, stride = setup.corpus, setup.sampling.stride_seconds
-    draws = config.eval.bootstrap
+def _protocol(corpus: Corpus, scorer: Scorer, rules: JudgingRules) -> dict[str, Any]:
+    """How the numbers came about, for metrics.json and the report."""
+    section, encoder, training = rules.judging, scorer.encoder, scorer.origin.training
+    stride, draws = encoder.sampling.stride_seconds, section.bootstrap
     is_trained = training is not None and kept_step(training) > 0
     tuned = ", fine-tuned" if is_trained else ""
-    weights = f"{config.model.weights}{tuned} ({setup.model.digest()[:12]})"
+    trained_on = f"{len(training_videos(corpus)) or 'no'} training videos"
     return {
-        "title": f"{title}: {corpus.name}",
-        "untrained": setup.is_untrained and not is_trained,
-        "track": config.eval.track,
+        "title": f"{scorer.title}: {corpus.name}",
+        "untrained": scorer.is_untrained and not is_trained,
+        "track": section.track,
         "protocol": {
             "data": corpus.protocol,
-            "model": setup.model.protocol,
-            "weights": weights,
-            **({"head": setup.probe.protocol} if setup.probe else {}),
-            "clips": "{:g} s, {} frames, every {:g} s".format(*setup.sampling),
-            "picture": f"{setup.model.picture.size} px, crop {config.data.crop}",
-            "precision": setup.precision,
-            "track": config.eval.track,
-            "segments": describe(config.eval, stride, [query.kind for query in corpus.queries]),
-            "background": config.eval.background or "none",
-            "controls": f"time prior and train mean from the labels of {len(_train(corpus)) or 'no'} training videos",
-            "intervals": f"95 %, {draws} draws of videos, seed {config.run.seed}" if draws else "none",
+            "model": encoder.model.protocol,
+            "weights": f"{rules.model.weights}{tuned} ({encoder.model.digest()[:12]})",
+            **({"head": scorer.head_protocol} if scorer.head_protocol else {}),
+            "clips": "{:g} s, {} frames, every {:g} s".format(*encoder.sampling),
+            "picture": f"{encoder.model.picture.size} px, crop {rules.data.crop}",
+            "precision": encoder.precision,
+            "track": section.track,
+            "segments": describe(section, stride, [query.kind for query in corpus.queries]),
+            "background": section.background or "none",
+            "controls": f"time prior and train mean from the labels of {trained_on}",
+            "intervals": f"95 %, {draws} draws of videos, seed {rules.seed}" if draws else "none",
         },
-        **({} if training is None else {"training": dict(training)}),
+        **({} if training is None else {"training": training}),
     }
 
 
 def _split(
-    config: Config, setup: Setup, scored: Scored, split: str, answers: Mapping[str, Sequence[Answer]]
+    judging: Judge, scores: LocalisationScores, split: str, answers: Mapping[str, Sequence[Answer]], seed: int
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """What metrics.json holds of one split, and "<track>/<metric>" -> [B]."""
-    corpus, chosen = setup.corpus, config.eval.track
-    ids = {video.id for video in corpus.of_split(split)} | {one.id for one in corpus.missing if one.split == split}
-    curves = [curve for curve in scored.curves if curve.video in ids]
+    corpus, section = judging.corpus, judging.section
+    missing = {video.id for video in corpus.missing if video.split == split}
+    ids = {video.id for video in corpus.of_split(split)} | missing
+    curves = [curve for curve in scores.curves if curve.video in ids]
     # One video drawn again and again says nothing about others.
-    draws = config.eval.bootstrap if len(curves) > 1 else 0
-    weights = draw_weights(len(curves), draws, config.run.seed) if draws else None
-    judge = _Judge(corpus, config.eval, setup.sampling.stride_seconds, weights)
-    own = {track: [one for one in found if one.video in ids] for track, found in answers.items()}
-    tables = {track: judge.summary(found) for track, found in own.items()}
-    rows, prior = _controls(judge, curves, config.run.seed)
-    main = tables[chosen]
+    draws = section.bootstrap if len(curves) > 1 else 0
+    judging = judging._replace(weights=draw_weights(len(curves), draws, seed) if draws else None)
+    of_split = {track: [answer for answer in every if answer.video in ids] for track, every in answers.items()}
+    tables = {track: judging.summary(chosen) for track, chosen in of_split.items()}
+    rows, prior = control_rows(judging, curves, seed)
+    main = tables[section.track]
     result = {
         "videos": len(curves),
         "ids": [curve.video for curve in curves],
         "truth": _truth_digest(corpus, [curve.video for curve in curves]),
-        "skipped": {name: why for name, why in scored.skipped.items() if name in ids},
+        "skipped": {name: why for name, why in scores.skipped.items() if name in ids},
         "macro": main.macro,
         "intervals": intervals(main.replicates),
         "queries": main.queries,
         "per_video": main.videos,
-        "tracks": {track: _track(table, own[track], corpus) for track, table in tables.items()},
+        "tracks": {track: _track(table, of_split[track], corpus) for track, table in tables.items()},
         "controls": rows,
         "minus_time_prior": _difference(prior.replicates, main.replicates) if prior else {},
-        "prompt_sets": _prompt_sets(judge, scored, ids, chosen),
+        "prompt_sets": _prompt_sets(judging, scores, ids),
     }
     drawn = {f"{track}/{name}": values for track, table in tables.items() for name, values in table.replicates.items()}
     return result, drawn
@@ -166,114 +142,55 @@ def _track(table: Summary, answers: Sequence[Answer], corpus: Corpus) -> dict[st
     }
 
 
-def _controls(judge: _Judge, curves: Sequence[Curve], seed: int) -> tuple[dict[str, Any], Summary | None]:
-    """Macro row of each control, and the time prior's whole summary; those of training videos only where there are."""
-    names, moments = judge.names, judge.corpus.moments
-    noise = [
-        one._replace(scores=controls.random_scores(names, one.video, len(one.times), seed), background=None)
-        for one in curves
-    ]
-    truth = [
-        one._replace(scores=controls.oracle_scores(names, moments.get(one.video, {}), one.times), background=None)
-        for one in curves
-    ]
-    found = {
-        "random": judge.answers(noise, SIMILARITY),
-        "whole video": [_blind(one, {name: controls.whole_video(one.duration) for name in names}) for one in curves],
-    }
-    prior = None
-    if _train(judge.corpus):
-        others = [_training(judge.corpus, without=one.video) for one in curves]
-        means = [
-            {name: controls.train_mean(known[name], one.duration) for name in names}
-            for one, known in zip(curves, others, strict=True)
-        ]
-        found["train mean"] = [_blind(*both) for both in zip(curves, means, strict=True)]
-        when = [
-            one._replace(
-                scores=np.stack([controls.time_prior(known[name], one.times, one.duration) for name in names]),
-                background=None,
-            )
-            for one, known in zip(curves, others, strict=True)
-        ]
-        prior = judge.summary(judge.answers(when, SIMILARITY))
-    rows = {name: judge.summary(answers, has_draws=False).macro for name, answers in found.items()}
-    if prior:
-        rows[PRIOR] = prior.macro
-    rows["oracle"] = judge.summary(judge.answers(truth, SIMILARITY), has_draws=False).macro
-    return rows, prior
-
-
-def _training(corpus: Corpus, *, without: str) -> dict[str, controls.Known]:
-    """Query -> its segments and the length of every annotated training video but one, which is to be judged itself."""
-    train = [video for video in _train(corpus) if video.id != without]
-    return {
-        query.name: [
-            (found, video.label_seconds) for video in train if (found := _known(corpus, video, query)) is not None
-        ]
-        for query in corpus.queries
-    }
-
-
-def _known(corpus: Corpus, video: Video, query: Query) -> tuple[Segment, ...] | None:
-    """The truth of a pair. In a list of moments most pairs have none; a label file without a class says: absent."""
-    found = corpus.moments[video.id].get(query.name)
-    return () if found is None and query.kind != "free" else found
-
-
-def _train(corpus: Corpus) -> list[Video]:
-    """Training videos whose labels say when what happens, and how long the video is."""
-    return [video for video in corpus.of_split("train") if video.id in corpus.moments and video.label_seconds]
-
-
-def _blind(curve: Curve, moments: dict[str, list[Any]]) -> Answer:
-    """A control that knows segments only: its samples are ranked by whether they lie inside."""
-    ranking = np.stack([controls.covered(found, curve.times) for found in moments.values()])
-    return Answer(curve.video, curve.times, curve.duration, ranking, moments)
-
-
-def _difference(prior: Mapping[str, np.ndarray], own: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    return {name: paired_difference(prior[name], own[name]) for name in ("AUROC", "AUPRC", "mAP@0.5") if name in own}
+def _difference(prior: Mapping[str, np.ndarray], main: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    return {name: paired_difference(prior[name], main[name]) for name in ("AUROC", "AUPRC", "mAP@0.5") if name in main}
 
 
 def _phases(answers: Sequence[Answer], corpus: Corpus) -> dict[str, Any]:
     """Phase recognition at 1 sample a second by the largest ranking score; empty without a set of phases."""
     rows = [row for row, query in enumerate(corpus.queries) if query.kind == "phase"]
     truth, predicted = [], []
-    for one in answers:
-        known = corpus.moments.get(one.video, {})
-        seconds = np.arange(int(one.duration)) + 0.5
-        labels = np.stack([labels_at(seconds, known.get(corpus.queries[row].name, ())) for row in rows or [0]])
-        is_known = labels.any(axis=0)
-        nearest = np.minimum(np.searchsorted(one.times, seconds), len(one.times) - 1)
-        before = np.maximum(nearest - 1, 0)
-        closer = np.where(seconds - one.times[before] < one.times[nearest] - seconds, before, nearest)
-        if len(rows) > 1 and is_known.any():
-            truth.append(labels.argmax(axis=0)[is_known])
-            predicted.append(one.ranking[rows][:, closer].argmax(axis=0)[is_known])
+    for answer in answers if len(rows) > 1 else ():
+        segments = corpus.moments.get(answer.video, {})
+        seconds = np.arange(int(answer.duration)) + 0.5
+        labels = np.stack([labels_at(seconds, segments.get(corpus.queries[row].name, ())) for row in rows])
+        is_labelled = labels.any(axis=0)
+        if is_labelled.any():
+            nearest = _nearest(answer.times, seconds)
+            truth.append(labels.argmax(axis=0)[is_labelled])
+            predicted.append(answer.ranking[rows][:, nearest].argmax(axis=0)[is_labelled])
     return phase_metrics(truth, predicted, phases=len(rows)) if truth else {}
+
+
+def _nearest(times: np.ndarray, seconds: np.ndarray) -> np.ndarray:
+    """Index of the sample nearest to each second; of two at the same distance the later one."""
+    after = np.minimum(np.searchsorted(times, seconds), len(times) - 1)
+    before = np.maximum(after - 1, 0)
+    return np.where(seconds - times[before] < times[after] - seconds, before, after)
 
 
 def _tools(answers: Sequence[Answer], corpus: Corpus) -> dict[str, Any]:
     """Tool presence: EndoNet's mAP over all frames, CholecT50's video by video, each tool's AP; empty without tools."""
     rows = [row for row, query in enumerate(corpus.queries) if query.kind == "tool"]
     names = [corpus.queries[row].name for row in rows]
-    own = [one for one in answers if set(names) <= set(corpus.moments.get(one.video, {}))]
-    if not rows or not own:
+    labelled = [answer for answer in answers if set(names) <= set(corpus.moments.get(answer.video, {}))]
+    if not rows or not labelled:
         return {}
-    labels = [np.stack([labels_at(one.times, corpus.moments[one.video][name]) for name in names]) for one in own]
-    rankings = [one.ranking[rows] for one in own]
-    found, video_first = frame_pooled_map(rankings, labels), video_first_map(rankings, labels)
-    means = {"tool/mAP": found.mean, "tool/mAP_video_first": video_first.mean}
-    return {**means, **{f"tool/AP/{name}": ap for name, ap in zip(names, found.per_query, strict=True)}}
+    labels = [
+        np.stack([labels_at(answer.times, corpus.moments[answer.video][name]) for name in names]) for answer in labelled
+    ]
+    rankings = [answer.ranking[rows] for answer in labelled]
+    pooled, video_first = frame_pooled_map(rankings, labels), video_first_map(rankings, labels)
+    means = {"tool/mAP": pooled.mean, "tool/mAP_video_first": video_first.mean}
+    return {**means, **{f"tool/AP/{name}": ap for name, ap in zip(names, pooled.per_query, strict=True)}}
 
 
-def _prompt_sets(judge: _Judge, scored: Scored, ids: set[str], track: str) -> dict[str, Any]:
+def _prompt_sets(judging: Judge, scores: LocalisationScores, ids: set[str]) -> dict[str, Any]:
     """Macro row of each further prompt set, and mean and range of their headline numbers."""
     rows = {}
-    for name, curves in scored.sets.items():
-        answers = judge.answers([curve for curve in curves if curve.video in ids], track)
-        rows[name] = judge.summary(answers, has_draws=False).macro
+    for name, curves in scores.sets.items():
+        answers = judging.answers([curve for curve in curves if curve.video in ids], judging.section.track)
+        rows[name] = judging.summary(answers, has_draws=False).macro
     if not rows:
         return {}
     spread = {}

@@ -4,25 +4,22 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from xclip_module.evaluation.boundaries import BoundaryError, boundary_errors
 from xclip_module.evaluation.frames import CurvePoints, labels_at, precision_recall_points, roc_points
 from xclip_module.evaluation.segments import THRESHOLDS, clean
 from xclip_module.interface import Answer, Corpus, Pair
-from xclip_module.reporting import plots, training
+from xclip_module.reporting import plots
+from xclip_module.reporting.chart import Chart, chart_of, csv_text
 from xclip_module.reporting.page import Pictures
 from xclip_module.reporting.palette import query_colours
-from xclip_module.reporting.picture import Picture, csv_text, svg_bytes
-from xclip_module.reporting.plots import Course, Line, Panel
+from xclip_module.reporting.plots import Line, Panel
 from xclip_module.reporting.probe_pictures import probe_pictures
 from xclip_module.reporting.ribbon import Ribbon, ribbon_csv, ribbon_figure
-from xclip_module.reporting.tables import Column, has_truth, number
+from xclip_module.reporting.tables import has_truth, number
+from xclip_module.reporting.training_picture import training_picture
 
 _CONTROLS = ("time prior", "random")
-_LOGGED = ("step", "loss", "floor", "lr", "grad_norm")
-# A running mean covers two lines in so many: a fortieth of the picture, one line where there are few.
-_LINES_PER_MEAN = 80
 
 
 def draw(metrics: Mapping[str, Any], answers: Sequence[Answer], corpus: Corpus) -> Pictures:
@@ -33,58 +30,6 @@ def draw(metrics: Mapping[str, Any], answers: Sequence[Answer], corpus: Corpus) 
     splits = {split: list(_curve_pictures(split, own, corpus, metrics)) for split, own in of_split.items()}
     ribbons = {one.video: _ribbon_picture(one, corpus) for one in answers}
     return Pictures(overview, splits, ribbons, training_picture(metrics), probe_pictures(metrics))
-
-
-def training_picture(metrics: Mapping[str, Any]) -> Picture | None:
-    """Loss, learning rate and validations of a fine-tuned run; None for other runs and where no step was logged."""
-    found = metrics.get("training")
-    if not found or not found["curve"]:
-        return None
-    course = _course(found)
-    number_of = " of ".join(f"{found[name]} {name}" for name in ("texts", "clips", "videos") if name in found)
-    title = f"Training: {number_of}, {found['steps']} steps; the weights of step {course.kept} were kept"
-    split = training.validated_on(found)
-    known = metrics["splits"].get(split)
-    checked = f"Validation on {split}" + (f", {known['videos']} videos" if known else "")
-    checked += " (before training → kept step)"
-    figure = plots.training_figure(course, title=title, checked=checked)
-    means = zip(
-        *([None if np.isnan(x) else x for x in part.tolist()] for part in (course.mean, course.floor)), strict=True
-    )
-    lines = ([*map(row.get, _LOGGED), *both] for row, both in zip(found["curve"], means, strict=True))
-    numbers = {"": csv_text([*_LOGGED, "loss, running mean", "floor, running mean"], lines)}
-    if course.values:
-        names = ["step", *_known(found)]
-        numbers[".validations"] = csv_text(names, ([*map(row.get, names)] for row in found["validations"]))
-    return _picture(training.PICTURE, title, figure, numbers)
-
-
-def _known(found: Mapping[str, Any]) -> dict[str, Column]:
-    """Metrics of which some validation holds a value."""
-    values = {column: training.series(found["validations"], column.key) for column in training.columns(found)}
-    return {column.key: column for column, own in values.items() if np.isfinite(own).any()}
-
-
-def _course(found: Mapping[str, Any]) -> Course:
-    """The arrays of metrics.json's "training"; of retrieval's two directions text → video."""
-    rows, checks = found["curve"], found["validations"]
-    loss = training.series(rows, "loss")
-    window = 2 * (len(rows) // _LINES_PER_MEAN) + 1
-    drawn = {key: column for key, column in _known(found).items() if not key.startswith("v2t/")}
-    return Course(
-        steps=training.series(rows, "step"),
-        loss=loss,
-        mean=training.running_mean(loss, window),
-        floor=training.running_mean(training.series(rows, "floor"), window),
-        rate=training.series(rows, "lr"),
-        window=window,
-        checked=training.series(checks, "step"),
-        values={key: training.series(checks, key) for key in drawn},
-        kept=training.kept_step(found),
-        monitor=found["monitor"] if training.is_best(found) else "",
-        ranks=frozenset(key for key, column in drawn.items() if column.kind == "rank"),
-        split=training.validated_on(found),
-    )
 
 
 def ribbon_of(one: Answer, corpus: Corpus) -> Ribbon:
@@ -112,21 +57,16 @@ def ribbon_of(one: Answer, corpus: Corpus) -> Ribbon:
     )
 
 
-def _ribbon_picture(one: Answer, corpus: Corpus) -> Picture:
+def _ribbon_picture(one: Answer, corpus: Corpus) -> Chart:
     ribbon = ribbon_of(one, corpus)
     shown = "truth, prediction, " if ribbon.true_phase is not None else ""
     title = f"{one.video}: {shown}score of each query over time, each strip in its own range"
-    return _picture(f"ribbon_{one.video}", title, ribbon_figure(ribbon), ribbon_csv(ribbon))
-
-
-def _picture(name: str, title: str, figure: Figure, tables: Mapping[str, str]) -> Picture:
-    """tables: suffix -> text.  A name with folders, as of one's own recordings, keeps them: two never become one."""
-    return Picture(name, title, svg_bytes(figure), {f"{name}{suffix}.csv": text for suffix, text in tables.items()})
+    return chart_of(f"ribbon_{one.video}", title, ribbon_figure(ribbon), ribbon_csv(ribbon))
 
 
 def _curve_pictures(
     split: str, answers: Sequence[Answer], corpus: Corpus, metrics: Mapping[str, Any]
-) -> Iterator[Picture]:
+) -> Iterator[Chart]:
     """PR and ROC of every query over the samples of all videos of a split."""
     rows = metrics["splits"][split]["queries"]
     kinds: list[tuple[str, str, Callable[..., CurvePoints | None], bool]] = [
@@ -148,7 +88,7 @@ def _curve_pictures(
         notes = ([one.name, one.note, *one.chance] for one in panels)
         heads = (["query", *labels], ["query", "title", "chance from", "chance to"])
         numbers = {"": csv_text(heads[0], points), ".chance": csv_text(heads[1], notes)}
-        yield _picture(f"{kind.lower()}_{split}", title, figure, numbers)
+        yield chart_of(f"{kind.lower()}_{split}", title, figure, numbers)
 
 
 def _panel(
@@ -178,7 +118,7 @@ def _panel(
     return Panel(f"{row + 1} {name}", note, points.x[keep], y[keep], chance, colour)
 
 
-def _map_pictures(splits: Mapping[str, Any]) -> Iterator[Picture]:
+def _map_pictures(splits: Mapping[str, Any]) -> Iterator[Chart]:
     panels = {f"{split}, {result['videos']} videos": _lines(result) for split, result in splits.items()}
     if not panels:
         return
@@ -190,7 +130,7 @@ def _map_pictures(splits: Mapping[str, Any]) -> Iterator[Picture]:
         for place, limit in enumerate(THRESHOLDS)
     ]
     table = csv_text(["split", "track or control", "tIoU", "det_mAP", "low", "high"], rows)
-    yield _picture("map_tiou", title, plots.map_figure(panels, THRESHOLDS, title=title), {"": table})
+    yield chart_of("map_tiou", title, plots.map_figure(panels, THRESHOLDS, title=title), {"": table})
 
 
 def _lines(result: Mapping[str, Any]) -> list[Line]:
@@ -207,7 +147,7 @@ def _floats(macro: Mapping[str, Any], keys: Sequence[str]) -> list[float]:
     return [np.nan if macro[key] is None else macro[key] for key in keys]
 
 
-def _boundary_pictures(of_split: Mapping[str, Sequence[Answer]], corpus: Corpus) -> Iterator[Picture]:
+def _boundary_pictures(of_split: Mapping[str, Sequence[Answer]], corpus: Corpus) -> Iterator[Chart]:
     pairs = {split: list(_pairs(own, corpus)) for split, own in of_split.items()}
     found = {split: boundary_errors(own) for split, own in pairs.items()}
     if not any(found.values()):
@@ -220,7 +160,7 @@ def _boundary_pictures(of_split: Mapping[str, Sequence[Answer]], corpus: Corpus)
     table = csv_text(["split", *BoundaryError._fields], ([split, *one] for split, own in found.items() for one in own))
     counts = csv_text(["split", "answers", "pairs"], ([split, len(own), totals[split]] for split, own in found.items()))
     numbers = {"": table, ".counts": counts}
-    yield _picture("boundary_errors", title, plots.boundary_figure(panels, totals, title=title), numbers)
+    yield chart_of("boundary_errors", title, plots.boundary_figure(panels, totals, title=title), numbers)
 
 
 def _pairs(answers: Sequence[Answer], corpus: Corpus) -> Iterator[Pair]:

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from xclip_module.interface import Answer, Corpus, Moment
+from xclip_module.reporting.chart import csv_text
 from xclip_module.reporting.page import MOST_CARDS, RankedVideo
-from xclip_module.reporting.picture import csv_text
 from xclip_module.video.thumbnails import thumbnails
 
 # Sentence -> videos, best first.
@@ -19,17 +19,17 @@ def ranked_videos(answers: Sequence[Answer], corpus: Corpus) -> dict[str, list[R
     do under the track similarity-only, whose ranking curves are raw. A video in which nothing stands out, such as one
     of a single window, counts as one moment.
     """
-    found = {}
+    ranked = {}
     for row, query in enumerate(corpus.queries):
-        rows = []
-        for one in answers:
-            whole = [Moment(0.0, one.duration, 0.0)]
-            best = max(one.moments[query.name] or whole, key=lambda moment: moment.score)
-            inside = (best.start <= one.times) & (one.times < best.end)
-            score = float(one.ranking[row][inside if inside.any() else slice(None)].max())
-            rows.append(RankedVideo(one.video, score, best.start, best.end))
-        found[query.text] = sorted(rows, key=lambda row: (-row.score, row.video))
-    return found
+        videos = []
+        for answer in answers:
+            whole = [Moment(0.0, answer.duration, 0.0)]
+            best = max(answer.moments[query.name] or whole, key=lambda moment: moment.score)
+            is_inside = (best.start <= answer.times) & (answer.times < best.end)
+            score = float(answer.ranking[row][is_inside if is_inside.any() else slice(None)].max())
+            videos.append(RankedVideo(answer.video, score, best.start, best.end))
+        ranked[query.text] = sorted(videos, key=lambda video: (-video.score, video.video))
+    return ranked
 
 
 def with_thumbnails(ranked: Ranking, corpus: Corpus, *, timeout_seconds: float) -> dict[str, list[RankedVideo]]:

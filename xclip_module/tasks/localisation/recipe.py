@@ -1,7 +1,7 @@
 """How a training on labelled operations goes where the user leaves it open."""
 
 from xclip_module.config import DataConfig
-from xclip_module.tasks.training_data import Recipe
+from xclip_module.tasks.recipe import Recipe
 
 # Surgical fine-tuning of CLIP's towers as a start.
 _VALUES = {

@@ -6,111 +6,132 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from xclip_module.config import Config, DataConfig
-from xclip_module.datasets.catalogue import load_corpus
+from xclip_module.config import Config, EvalConfig, FinetuneConfig
 from xclip_module.datasets.prompts import prompt_sets, read_prompts
 from xclip_module.errors import ConfigError
 from xclip_module.features.frame_cache import stored_side
-from xclip_module.features.stored_frames import Place, make_grid
+from xclip_module.features.stored_frames import FrameStorage, make_grid
+from xclip_module.features.validation_frames import batches_of
 from xclip_module.features.video_pass import Arrays
-from xclip_module.interface import Corpus, Video, VideoTextModel
+from xclip_module.interface import Corpus, Curve, Video, VideoTextModel
+from xclip_module.run import distributed, precision
 from xclip_module.run.distributed import World
-from xclip_module.run.launch import Run
-from xclip_module.tasks import sentences
-from xclip_module.tasks.localisation import score as assemble
-from xclip_module.tasks.localisation.validation import validate
+from xclip_module.run.folder import Run
+from xclip_module.tasks.encode import reading_of
+from xclip_module.tasks.localisation.judging import Judge
+from xclip_module.tasks.localisation.load import LocalisationData
+from xclip_module.tasks.localisation.score import curve_of
+from xclip_module.tasks.localisation.scorers import SentenceScorer, with_sentences
+from xclip_module.tasks.localisation.sentences import Sentences, read_sentences
+from xclip_module.tasks.localisation.windows import WindowEncoder, sampling_of
 from xclip_module.tasks.training_data import TrainingData, Validation, frame_store
+from xclip_module.tasks.weights import AS_CONFIGURED, tokenise
 from xclip_module.training.batches.sampling_plan import Plan
 from xclip_module.training.batches.training_set import TrainingSet, training_set
 
-
-def with_every_split(data: DataConfig) -> DataConfig:
-    """So that a missing training video is an error, or named, too."""
-    return dataclasses.replace(data, evaluate=("train", "val", "test"))
+# What is kept of each validation.
+NUMBERS = ("AUROC", "AUPRC", "mAP@0.5", "R1@0.5", "mIoU")
 
 
-def labelled_corpus(config: Config) -> Corpus:
-    """The videos of all splits that have labels."""
-    corpus = load_corpus(with_every_split(config.data))
-    return corpus._replace(videos=tuple(video for video in corpus.videos if video.id in corpus.moments))
-
-
-def load(config: Config, model: VideoTextModel, world: World) -> TrainingData:
-    """Corpus, clips and sentences. Raises ConfigError or DataError for what cannot be trained on."""
-    if config.data.video:
-        why = "own recordings have no labels to learn from"
-        raise ConfigError(f"data.video={config.data.video}", why=why, attempt="--data.name=cholec80 --data.root=FOLDER")
-    corpus = load_corpus(with_every_split(config.data))
-    assemble.check_track(config, corpus)
-    scored = assemble.scored_splits(config, corpus)
-    section, sampling = config.finetune, assemble.sampling_of(config, model)
+def training_data(config: Config, loaded: LocalisationData, model: VideoTextModel, world: World) -> TrainingData:
+    """Clips and sentences. Raises ConfigError or DataError for what cannot be trained on."""
+    data, section, corpus = config.data, config.finetune, loaded.corpus
+    sampling = sampling_of(data, model, weights=config.model.weights)
     stride = section.clip_stride_seconds or sampling.stride_seconds
-    found = training_set(corpus, texts=_texts(config, corpus), use_tools=section.use_tools, clip_stride_seconds=stride)
+    clips = training_set(corpus, texts=_texts(section, corpus), use_tools=section.use_tools, clip_stride_seconds=stride)
+    store = frame_store(section.cache, config.run.root)
+    batch = config.model.frames_per_forward
     grid, side = make_grid(sampling, section.cache_fps), stored_side(model.picture.size, crop_scale=section.crop_scale)
-    reading = assemble.reading_of(config, fps=grid.fps, size=side)
+    # Validation reads what scoring reads, so that its numbers are those of run_zeroshot with these weights.
+    scoring = reading_of(data, fps=sampling.fps, size=model.picture.size, batch=batch)
+    validated = tuple(video for video in corpus.of_split("val") if video.id in corpus.moments)
+    encoder = WindowEncoder(model, sampling, precision.choose(config.run.precision, world.device))
+    tokens = tokenise(config.model, model, clips.sentences)
+    sentences = read_sentences(config.model, config.eval, corpus=corpus, model=model)
+    measure = _WindowMeasure(corpus, encoder, sentences, config.eval, batch)
     return TrainingData(
-        set=found,
-        tokens=sentences.tokenise(config, model, found.sentences),
+        set=clips,
+        tokens=tokens,
         picture=model.picture,
-        place=Place(frame_store(config.finetune.cache, config.run.root), reading, world, config.data.skip_unreadable),
+        place=FrameStorage(store, reading_of(data, fps=grid.fps, size=side, batch=batch), world, data.skip_unreadable),
         grid=grid,
-        plan=lambda known: _plan(config, known),
-        missing={one.id: one.why for one in corpus.missing if one.split == "train"},
-        validation=_validation(config, corpus, model, world),
-        scored=tuple(video for split in scored for video in corpus.of_split(split)),
+        plan=lambda left: _plan(section, left, seed=config.run.seed),
+        missing={missing.id: missing.why for missing in corpus.missing if missing.split == "train"},
+        validation=Validation(
+            split="val",
+            videos=validated,
+            place=FrameStorage(store, scoring, world, data.skip_unreadable),
+            grid=make_grid(sampling, 0.0),
+            measure=measure.numbers,
+            digest=_truth_digest(corpus, validated),
+            can_choose=True,
+        ),
+        scored=tuple(loaded.videos),
     )
 
 
-def _validation(config: Config, corpus: Corpus, model: VideoTextModel, world: World) -> Validation:
-    sampling = assemble.sampling_of(config, model)
-    reading = assemble.reading_of(config, fps=sampling.fps, size=model.picture.size)
-    queries = sentences.read_queries(config, corpus, model)
+@dataclasses.dataclass(frozen=True)
+class _WindowMeasure:
+    """Val numbers while the weights change: frames are decoded once, encoded and scored anew each time."""
 
-    def measure(frames: Sequence[tuple[Video, Arrays]], run: Run) -> dict[str, float | None]:
-        return validate(config, corpus, model, queries, frames, run)
+    corpus: Corpus
+    encoder: WindowEncoder
+    sentences: Sentences
+    judging: EvalConfig
+    frames_per_forward: int
 
-    judged = tuple(video for video in corpus.of_split("val") if video.id in corpus.moments)
-    return Validation(
-        split="val",
-        videos=judged,
-        place=Place(frame_store(config.finetune.cache, config.run.root), reading, world, config.data.skip_unreadable),
-        grid=make_grid(sampling, 0.0),
-        measure=measure,
-        digest=_truth_digest(corpus, judged),
-        can_choose=True,
-    )
+    def numbers(self, frames: Sequence[tuple[Video, Arrays]], run: Run) -> dict[str, float | None]:
+        """The macro numbers of the run's track over all processes' videos, the same on every process.
+
+        frames: this process's val videos with their pictures [N, 3, H, H] uint8 on the frame grid.
+        """
+        device = run.world.device
+        scorer = with_sentences(self.encoder, self.sentences, device=device, is_untrained=False, origin=AS_CONFIGURED)
+        share = [self._curve(scorer, video, arrays, run.world) for video, arrays in frames]
+        curves = [curve for curves in distributed.gather(share, run.world) for curve in curves]
+        judging = Judge(self.corpus, self.judging, self.encoder.sampling.stride_seconds)
+        # By name, so that the number of processes decides nothing.
+        answers = judging.answers(sorted(curves, key=lambda curve: curve.video), self.judging.track)
+        macro = judging.summary(answers).macro
+        return {name: macro.get(name) for name in NUMBERS}
+
+    def _curve(self, scorer: SentenceScorer, video: Video, arrays: Arrays, world: World) -> Curve:
+        pictures, duration = arrays["pictures"], float(arrays["duration"])
+        encode = self.encoder.encode(frames_per_forward=self.frames_per_forward, device=world.device)
+        encoded = encode(batches_of(pictures, self.frames_per_forward), len(pictures), duration, video.id)
+        stored = {**encoded, "duration": arrays["duration"], "frames": arrays["frames"]}
+        return curve_of(video.id, stored, scorer, world.device)
 
 
 def _truth_digest(corpus: Corpus, videos: Sequence[Video]) -> str:
     """Changes with any video's file or length, sentence or moment: best steps of two val splits do not compare."""
-    known = [
+    facts = [
         [video.id, video.source.stat().st_size if isinstance(video.source, Path) else 0, corpus.moments[video.id]]
         for video in videos
     ]
-    text = json.dumps([known, [query.text for query in corpus.queries]], sort_keys=True, default=list)
+    text = json.dumps([facts, [query.text for query in corpus.queries]], sort_keys=True, default=list)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _texts(config: Config, corpus: Corpus) -> dict[str, tuple[str, ...]]:
+def _texts(section: FinetuneConfig, corpus: Corpus) -> dict[str, tuple[str, ...]]:
     """What every class may be called: its own sentence first, then those of further prompt sets."""
     texts: dict[str, tuple[str, ...]] = {query.name: (query.text,) for query in corpus.queries}
-    if not config.finetune.prompt_sets:
+    if not section.prompt_sets:
         return texts
     if any(query.kind == "free" for query in corpus.queries):
         why = "prompt sets are sentences for class names, these queries are their own sentences"
         raise ConfigError("finetune.prompt_sets", why=why, attempt="leave it empty")
-    for path in prompt_sets(config.finetune.prompt_sets).values():
-        more = read_prompts(path, tuple(texts))
-        texts = {name: (*known, more[name]) for name, known in texts.items()}
+    for path in prompt_sets(section.prompt_sets).values():
+        further = read_prompts(path, tuple(texts))
+        texts = {name: (*spellings, further[name]) for name, spellings in texts.items()}
     return texts
 
 
-def _plan(config: Config, found: TrainingSet) -> Plan:
-    section = config.finetune
+def _plan(section: FinetuneConfig, clips: TrainingSet, *, seed: int) -> Plan:
     return Plan(
-        found,
+        clips,
         batch_size=section.batch_size,
-        seed=config.run.seed,
+        seed=seed,
         jitter_seconds=section.jitter_seconds,
         balance_phases=section.balance_phases,
         hard_negatives=section.hard_negatives,

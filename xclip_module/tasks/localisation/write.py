@@ -7,74 +7,92 @@ from typing import Any
 
 import numpy as np
 
-from xclip_module.config import Config
+from xclip_module.config import DataConfig, EvalConfig
 from xclip_module.interface import Answer, Corpus, Curve
+from xclip_module.reporting.markdown import best_moments, markdown_report
 from xclip_module.reporting.page import BestMoments, html_report
-from xclip_module.reporting.report import best_moments, markdown_report
 from xclip_module.reporting.tables import has_truth
 from xclip_module.reporting.verdicts import beaten_controls
-from xclip_module.run.launch import Run
-from xclip_module.tasks.localisation.judge import Outcome
+from xclip_module.run.folder import Run
+from xclip_module.tasks.localisation.judge import LocalisationResults
 from xclip_module.tasks.localisation.pictures import draw
 from xclip_module.tasks.localisation.ranking import Ranking, ranked_videos, ranking_csv, with_thumbnails
-from xclip_module.tasks.localisation.score import Scored, Setup
+from xclip_module.tasks.localisation.score import LocalisationScores
+
+# What the last words on the terminal hold of each row.
+_SHOWN = ("AUROC", "AUPRC", "prevalence", "mAP@0.5")
 
 
-def write(config: Config, setup: Setup, scored: Scored, outcome: Outcome, *, run: Run, environment: str) -> None:
+def write(
+    corpus: Corpus,
+    scores: LocalisationScores,
+    results: LocalisationResults,
+    run: Run,
+    *,
+    data: DataConfig,
+    judging: EvalConfig,
+) -> None:
     """Writes scores.npz, moments.jsonl, metrics.json, bootstrap.npz, pictures/ with their numbers, and the reports."""
-    answers = outcome.answers[config.eval.track]
-    run.write_bytes("scores.npz", scores_archive(scored.curves, setup.corpus))
-    lines = moment_lines(answers, setup.corpus, config.eval.track)
+    answers = results.answers[judging.track]
+    run.write_bytes("scores.npz", scores_archive(scores.curves, corpus))
+    lines = moment_lines(answers, corpus, judging.track)
     run.write_text("moments.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
-    run.write_json("metrics.json", outcome.metrics)
-    if outcome.replicates:
-        run.write_bytes("bootstrap.npz", _archive(outcome.replicates))
-    for split, result in outcome.metrics["splits"].items():
-        run.record(split=split, track=config.eval.track, **result["macro"])
+    run.write_json("metrics.json", results.metrics)
+    if results.replicates:
+        run.write_bytes("bootstrap.npz", _archive(results.replicates))
+    for split, result in results.metrics["splits"].items():
+        run.record(split=split, track=judging.track, **result["macro"])
     if run.world.is_main:
-        _write_reports(config, setup, outcome, run, environment)
+        _write_reports(corpus, results, run, data=data, judging=judging)
 
 
-def _write_reports(config: Config, setup: Setup, outcome: Outcome, run: Run, environment: str) -> None:
+def _write_reports(
+    corpus: Corpus, results: LocalisationResults, run: Run, *, data: DataConfig, judging: EvalConfig
+) -> None:
     """report.md, report.html, ranking.csv, and every picture as a file with its numbers beside it."""
-    drawn = draw(outcome.metrics, outcome.answers[config.eval.track], setup.corpus)
-    training = [drawn.training] if drawn.training else []
+    answers = results.answers[judging.track]
+    drawn = draw(results.metrics, answers, corpus)
     every = [
-        *training,
+        *([drawn.training] if drawn.training else []),
         *drawn.probe,
         *drawn.overview,
-        *(one for own in drawn.splits.values() for one in own),
+        *(picture for of_split in drawn.splits.values() for picture in of_split),
         *drawn.ribbons.values(),
     ]
     for picture in every:
         run.write_bytes(f"pictures/{picture.name}.svg", picture.svg)
         for name, text in picture.csv.items():
             run.write_text(f"pictures/{name}", text)
-    is_known = any(has_truth(result) for result in outcome.metrics["splits"].values())
-    best = {} if is_known else _best(config, setup, outcome)
-    paths = [f"pictures/{picture.name}.svg" for picture in every]
-    text = best_moments(best) if best else ""
-    run.write_text("report.md", markdown_report(outcome.metrics, answers=text, environment=environment, pictures=paths))
+    has_any_truth = any(has_truth(result) for result in results.metrics["splits"].values())
+    best = {} if has_any_truth else _best(answers, corpus, most=judging.show_moments)
+    markdown = markdown_report(
+        results.metrics,
+        answers=best_moments(best) if best else "",
+        environment=run.environment,
+        pictures=[f"pictures/{picture.name}.svg" for picture in every],
+    )
+    run.write_text("report.md", markdown)
     page = html_report(
-        outcome.metrics,
-        texts={query.name: query.text for query in setup.corpus.queries},
+        results.metrics,
+        texts={query.name: query.text for query in corpus.queries},
         pictures=drawn,
         best=best,
-        environment=environment,
-        replicates=outcome.replicates,
-        ranked=_write_ranking(config, setup, outcome, run),
+        environment=run.environment,
+        replicates=results.replicates,
+        ranked=_write_ranking(corpus, results, answers, run, data),
     )
     run.write_text("report.html", page)
 
 
-def _write_ranking(config: Config, setup: Setup, outcome: Outcome, run: Run) -> Ranking:
+def _write_ranking(
+    corpus: Corpus, results: LocalisationResults, answers: Sequence[Answer], run: Run, data: DataConfig
+) -> Ranking:
     """The order of several own recordings, in ranking.csv too; empty where there is nothing to be ordered."""
-    answers = outcome.answers[config.eval.track]
-    if not config.data.video or outcome.metrics["splits"] or len(answers) < 2:
+    if not data.video or results.metrics["splits"] or len(answers) < 2:
         return {}
-    ranked = ranked_videos(answers, setup.corpus)
+    ranked = ranked_videos(answers, corpus)
     run.write_text("ranking.csv", ranking_csv(ranked))
-    return with_thumbnails(ranked, setup.corpus, timeout_seconds=config.data.decode_timeout_seconds)
+    return with_thumbnails(ranked, corpus, timeout_seconds=data.decode_timeout_seconds)
 
 
 def scores_archive(curves: Sequence[Curve], corpus: Corpus) -> bytes:
@@ -98,47 +116,44 @@ def moment_lines(answers: Sequence[Answer], corpus: Corpus, track: str) -> list[
     """QVHighlights-style lines: qid, query, vid, duration, pred_relevant_windows, and the truth where there is one."""
     split_of = {video.id: video.split for video in corpus.videos}
     lines: list[dict[str, Any]] = []
-    for one in answers:
+    for answer in answers:
         for query in corpus.queries:
-            truth = corpus.moments.get(one.video, {}).get(query.name)
+            truth = corpus.moments.get(answer.video, {}).get(query.name)
             line = {
                 "qid": len(lines),
                 "query": query.text,
                 "name": query.name,
-                "vid": one.video,
-                "split": split_of[one.video],
+                "vid": answer.video,
+                "split": split_of[answer.video],
                 "track": track,
-                "duration": one.duration,
-                "pred_relevant_windows": [list(moment) for moment in one.moments[query.name]],
+                "duration": answer.duration,
+                "pred_relevant_windows": [list(moment) for moment in answer.moments[query.name]],
             }
             lines.append(line if truth is None else {**line, "relevant_windows": [list(span) for span in truth]})
     return lines
 
 
-def summary_text(config: Config, setup: Setup, outcome: Outcome) -> str:
+def summary_text(corpus: Corpus, results: LocalisationResults, judging: EvalConfig) -> str:
     """What people read at the end: the macro beside its controls, or for one's own recording the best moments."""
-    metrics = outcome.metrics
+    metrics = results.metrics
     if not metrics["splits"]:
-        return best_moments(_best(config, setup, outcome))
+        return best_moments(_best(results.answers[judging.track], corpus, most=judging.show_moments))
     lines = ["weights are untrained (random): expect chance"] if metrics["untrained"] else []
     for split, result in metrics["splits"].items():
-        shown = {**{name: track["macro"] for name, track in result["tracks"].items()}, **result["controls"]}
-        for name, row in shown.items():
+        rows = {**{name: track["macro"] for name, track in result["tracks"].items()}, **result["controls"]}
+        for name, row in rows.items():
             cells = [f"{key} {'–' if row[key] is None else format(row[key], '.3f')}" for key in _SHOWN]
             lines.append(f"{split:6}{name:18}{'  '.join(cells)}")
         lines.append(f"{split}: {beaten_controls(result)}")
     return "\n".join(lines)
 
 
-_SHOWN = ("AUROC", "AUPRC", "prevalence", "mAP@0.5")
-
-
-def _best(config: Config, setup: Setup, outcome: Outcome) -> BestMoments:
+def _best(answers: Sequence[Answer], corpus: Corpus, *, most: int) -> BestMoments:
     """The surest moments of each sentence over all videos."""
     best = {}
-    for query in setup.corpus.queries:
-        rows = [(one.video, *found) for one in outcome.answers[config.eval.track] for found in one.moments[query.name]]
-        best[query.text] = sorted(rows, key=lambda row: -row[3])[: config.eval.show_moments]
+    for query in corpus.queries:
+        rows = [(answer.video, *moment) for answer in answers for moment in answer.moments[query.name]]
+        best[query.text] = sorted(rows, key=lambda row: -row[3])[:most]
     return best
 
 

@@ -1,7 +1,7 @@
 """How a training on pairs of sentence and video goes where the user leaves it open."""
 
 from xclip_module.config import DataConfig
-from xclip_module.tasks.training_data import Recipe
+from xclip_module.tasks.recipe import Recipe
 
 _RECIPE = Recipe(
     # CLIP4Clip (Luo et al. 2022) section 4: no augmentation, 5 epochs of 128 pairs. Its towers' 1e-7 is for fp16

@@ -2,8 +2,7 @@
 
 Threads, not processes: the decoders, torch and NumPy release the GIL, and nothing has to be pickled or copied.
 
-Letters: T frame slots, H side of a picture, S of a stored one, B samples of a batch, b this process's share, Q
-sentences, W words.
+Letters: T frame slots, H side of a picture, B samples of a batch, b this process's share, S sentences, W words.
 """
 
 import math
@@ -17,20 +16,10 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from xclip_module.errors import DataError, UserError
-from xclip_module.interface import Batch
+from xclip_module.interface import Batch, ClipSource
 from xclip_module.run.distributed import World, share
 from xclip_module.training.batches.augment import Augmentation, augment
 from xclip_module.training.batches.sampling_plan import Positives
-
-
-class ClipSource(Protocol):
-    """Where training clips come from; safe to ask from several threads."""
-
-    grid: Any  # no clip has more frames than its `frames_per_clip`
-
-    def clip(self, video: str, time: float) -> Tensor:
-        """The clip around `time` seconds of the video with this id: [T, 3, S, S] uint8, T at most the grid's."""
-        ...
 
 
 class AnyPlan(Protocol):
@@ -81,7 +70,7 @@ class Loader:
     ):
         """Starts nothing.
 
-        input_ids, mask: [Q, W] tokens of all sentences of the training set.
+        input_ids, mask: [S, W] tokens of all sentences of the training set.
         threads: 0 = clips are prepared where they are asked for.
         all_sentences: a batch holds all sentences, not only those of its samples.
         """
