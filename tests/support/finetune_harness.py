@@ -1,7 +1,7 @@
 """Runs `run_finetune.py` in forks of one process that has imported everything, and ends them at random moments.
 
-`python tests/finetune_harness.py ROOT SEED KILLS SIGNAL ARGUMENT…` prints one JSON object: what differs between the
-run that was ended KILLS times and the one that was not.
+`python tests/support/finetune_harness.py ROOT SEED KILLS SIGNAL ARGUMENT…` prints one JSON object: what differs between
+the run that was ended KILLS times and the one that was not.
 """
 
 import json
