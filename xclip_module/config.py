@@ -15,25 +15,6 @@ from typing import Any, get_type_hints
 from xclip_module.errors import ConfigError
 from xclip_module.sections import Config, DataConfig, EvalConfig, FinetuneConfig, ModelConfig, ProbeConfig, RunConfig
 
-__all__ = [
-    "Config",
-    "DataConfig",
-    "EvalConfig",
-    "FinetuneConfig",
-    "ModelConfig",
-    "ProbeConfig",
-    "RunConfig",
-    "describe",
-    "free_keys",
-    "keys",
-    "nearest",
-    "override",
-    "parse_arguments",
-    "resolve",
-    "sections",
-    "to_json",
-]
-
 # The keys that hold several values, and what each of these is.
 _SEVERAL: dict[Any, type] = {tuple[str, ...]: str, tuple[int, ...]: int}
 _BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
@@ -46,10 +27,11 @@ def keys(config: Config | None = None) -> dict[str, Any]:
     >>> list(keys())[:2]
     ['run.root', 'run.name']
     """
+    config = config or Config()
     return {
-        f"{section.name}.{key.name}": getattr(getattr(config or Config(), section.name), key.name)
-        for section in dataclasses.fields(Config)
-        for key in dataclasses.fields(_section_class(section.name))
+        f"{section}.{key.name}": getattr(getattr(config, section), key.name)
+        for section, part in sections().items()
+        for key in dataclasses.fields(part)
     }
 
 
@@ -82,9 +64,9 @@ def resolve(
     'squash'
     """
     # The user's file is Python: nothing has looked at its types yet.
-    for section in dataclasses.fields(Config):
-        if not isinstance(getattr(user, section.name), _section_class(section.name)):
-            raise ConfigError(f"config section {section.name}", why=f"found {getattr(user, section.name)!r}")
+    for section, part in sections().items():
+        if not isinstance(getattr(user, section), part):
+            raise ConfigError(f"config section {section}", why=f"found {getattr(user, section)!r}")
     # A dataclass does not remember which of its values were written down: those that differ were.
     defaults = keys()
     chosen = {name: value for name, value in keys(user).items() if value != defaults[name]}
@@ -125,14 +107,12 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[dict[str, str], str]:
 def describe() -> str:
     """Every key with its default and reason, for --help."""
     lines = []
-    for section in dataclasses.fields(Config):
-        part = _section_class(section.name)
-        lines.append(f"\n{section.name}: {part.__doc__}")
+    for section, part in sections().items():
+        lines.append(f"\n{section}: {part.__doc__}")
         for key in dataclasses.fields(part):
             choices = f" [{' | '.join(key.metadata['choices'])}]" if key.metadata["choices"] else ""
-            lines.append(
-                f"  --{section.name}.{key.name}={_text(key.default)}\n        {key.metadata['reason']}{choices}"
-            )
+            default = ",".join(key.default) if isinstance(key.default, tuple) else key.default
+            lines.append(f"  --{section}.{key.name}={default}\n        {key.metadata['reason']}{choices}")
     return "\n".join(lines)
 
 
@@ -141,9 +121,9 @@ def free_keys() -> set[str]:
     return {name for name in keys() if _definition(name).metadata["is_free"]}
 
 
-def sections() -> dict[str, type]:
+def sections() -> dict[str, Any]:
     """The sections and their classes."""
-    return {section.name: _section_class(section.name) for section in dataclasses.fields(Config)}
+    return get_type_hints(Config)
 
 
 def to_json(config: Config) -> dict[str, Any]:
@@ -164,46 +144,29 @@ def nearest(name: str, words: Sequence[str] | Mapping[str, Any]) -> str:
     return f"did you mean {close[0]}?" if close else f"known: {', '.join(words)}"
 
 
-def _section_class(section: str) -> type:
-    return get_type_hints(Config)[section]
-
-
-def _key_type(name: str) -> Any:
-    section, key = name.split(".")
-    return get_type_hints(_section_class(section))[key]
-
-
 def _definition(name: str) -> dataclasses.Field:
     section, key = name.split(".")
-    return next(f for f in dataclasses.fields(_section_class(section)) if f.name == key)
+    return sections()[section].__dataclass_fields__[key]
 
 
 def _parse(name: str, text: str) -> Any:
-    kind = _key_type(name)
+    kind: Any = _definition(name).type
     aliases = _definition(name).metadata["words"]
     if text in aliases:
         return aliases[text]
-    if kind is bool:
-        if text.lower() in _BOOLEANS:
-            return _BOOLEANS[text.lower()]
-    elif kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            pass
-    elif kind is str:
-        return text
-    else:
-        parts = tuple(part.strip() for part in text.split(",") if part.strip())
-        if kind == tuple[str, ...]:
-            return parts
+    if kind is bool and text.lower() in _BOOLEANS:
+        return _BOOLEANS[text.lower()]
+    if kind is not bool:
         with contextlib.suppress(ValueError):
-            return tuple(int(part) for part in parts)
+            if kind not in _SEVERAL:
+                return kind(text)
+            return tuple(_SEVERAL[kind](part.strip()) for part in text.split(",") if part.strip())
     raise ConfigError(f"--{name}={text}", why=f"expected {_kind_name(kind)}")
 
 
 def _check(name: str, value: Any) -> None:
-    kind, definition = _key_type(name), _definition(name)
+    definition = _definition(name)
+    kind: Any = definition.type
     rules, words = definition.metadata, value if isinstance(value, tuple) else (value,)
     part = _SEVERAL.get(kind, kind)
     accepted = (int, float) if part is float else (part,)
@@ -233,7 +196,3 @@ def _check_range(name: str, value: float, rules: Mapping[str, Any]) -> None:
 def _kind_name(kind: Any) -> str:
     plural = "whole numbers" if kind == tuple[int, ...] else "words"
     return _KIND_NAMES.get(kind, f"{plural} with ',' between them")
-
-
-def _text(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -27,7 +27,7 @@ def _key(
     reason: str,
     *,
     choices: Sequence[str] = (),
-    least: float = -math.inf,
+    least: float = 0,
     most: float = math.inf,
     words: Mapping[str, Any] | None = None,
     is_free: bool = False,
@@ -51,7 +51,7 @@ class RunConfig:
         "run folder under root; empty = script, data set and UTC time (run_finetune: and configuration)",
         is_free=True,
     )
-    seed: int = _key(42, "seed of everything that is drawn", least=0, most=2**63 - 1)
+    seed: int = _key(42, "seed of everything that is drawn", most=2**63 - 1)
     device: str = _key(AUTO, "auto = CUDA where there is one", choices=(AUTO, "cpu", "cuda"), is_free=True)
     deterministic: bool = _key(False, "ask torch for algorithms that give the same bits every time, at some speed")
     precision: str = _key(
@@ -78,7 +78,7 @@ class DataConfig:
     splits: str = _key("32/8/40", "Cholec80 split by name", choices=("32/8/40", "40/8/32", "40/40"))
     evaluate: tuple[str, ...] = _key(("val", "test"), "splits that are scored", choices=("train", "val", "test", "all"))
     clip_seconds: float = _key(0.0, "length of one clip in seconds; 0 = the data set's own", least=0.01)
-    frames_per_clip: int = _key(0, "frames of a clip; 0 = what the checkpoint takes, else the data set's own", least=0)
+    frames_per_clip: int = _key(0, "frames of a clip; 0 = what the checkpoint takes, else the data set's own")
     stride_seconds: float = _key(0.0, "seconds between two scores of a curve; 0 = the data set's own", least=0.01)
     frame_rule: str = _key(
         AUTO,
@@ -92,12 +92,12 @@ class DataConfig:
         choices=("center", "squash", "pad", "mmaction2"),
     )
     decoder: str = _key(AUTO, "auto = the fastest that reads the file right", choices=(AUTO, "decord", "pyav"))
-    decode_threads: int = _key(0, "reading threads; 0 = one per two cores, at most 8", least=0, is_free=True)
+    decode_threads: int = _key(0, "reading threads; 0 = one per two cores, at most 8", is_free=True)
     decode_timeout_seconds: float = _key(
         120.0, "a decoder that gives no answer for so long is called hung", least=1, is_free=True
     )
     skip_unreadable: bool = _key(False, "leave out videos that cannot be read; the report counts them")
-    frame_fps: float = _key(0.0, "extracted frames per second of video; 0 = found from their numbers", least=0)
+    frame_fps: float = _key(0.0, "extracted frames per second of video; 0 = found from their numbers")
     frame_base: int = _key(-1, "number of the first extracted frame; -1 = found", least=-1)
     features: str = _key("", "folder of the feature store; empty = <run.root>/features", is_free=True)
 
@@ -142,21 +142,18 @@ class EvalConfig:
         choices=("similarity-only", "+query-set", "+procedure-order", "+temporal"),
     )
     smooth_seconds: float = _key(
-        0.0,
-        "standard deviation of the Gaussian over a curve, phases and free sentences; 0 = two strides",
-        least=0,
-        most=1e5,
+        0.0, "standard deviation of the Gaussian over a curve, phases and free sentences; 0 = two strides", most=1e5
     )
     query_norm: str = _key("mean", "+query-set: how queries compare at a time", choices=("mean", "softmax"))
     softmax_temperature: float = _key(0.5, "+query-set with softmax: of the z-scores", least=0.01)
     generator: str = _key("union", "where candidates come from", choices=("union", "scan", "watershed"))
     levels: int = _key(24, "flooding levels of the watershed", least=1)
-    refine_seconds: float = _key(0.0, "how far an edge may move at last; 0 = as the Gaussian", least=0)
-    nms_tiou: float = _key(0.3, "a moment that overlaps a better one by more is dropped", least=0)
-    tool_smooth_seconds: float = _key(0.0, "the Gaussian for tools; 0 = one stride", least=0, most=1e5)
-    tool_gap_seconds: float = _key(0.0, "tools: gaps so short are joined; 0 = two strides", least=0)
+    refine_seconds: float = _key(0.0, "how far an edge may move at last; 0 = as the Gaussian")
+    nms_tiou: float = _key(0.3, "a moment that overlaps a better one by more is dropped")
+    tool_smooth_seconds: float = _key(0.0, "the Gaussian for tools; 0 = one stride", most=1e5)
+    tool_gap_seconds: float = _key(0.0, "tools: gaps so short are joined; 0 = two strides")
     tool_hysteresis: float = _key(
-        0.25, "tools: a run ends so far below Otsu's threshold, as a share of the way to the background", least=0
+        0.25, "tools: a run ends so far below Otsu's threshold, as a share of the way to the background"
     )
     moments_per_query: int = _key(20, "ranked moments kept per video and query", least=1)
     show_moments: int = _key(3, "best moments per query printed for one's own recording", least=1)
@@ -165,14 +162,14 @@ class EvalConfig:
         (), "further csv files of prompts (names in data/prompts, or paths) for mean and range; all = every shipped one"
     )
     two_stage: int = _key(
-        0, "retrieval: exact scores for so many videos a text, chosen by a dot product; 0 = all of them", least=0
+        0, "retrieval: exact scores for so many videos a text, chosen by a dot product; 0 = all of them"
     )
     v2t: str = _key(
         "best-caption",
         "retrieval: what a video with several sentences competes with: the best sentence of each video, or all of them",
         choices=("best-caption", "any-caption"),
     )
-    bootstrap: int = _key(1000, "draws of videos behind the 95 % intervals; 0 = none", least=0)
+    bootstrap: int = _key(1000, "draws of videos behind the 95 % intervals; 0 = none")
 
 
 @dataclass(frozen=True)
@@ -190,10 +187,7 @@ class FinetuneConfig:
         (), "further csv files of prompts (names in data/prompts, or paths): each time one sentence of a class is drawn"
     )
     batch_size: int = _key(
-        0,
-        "clips behind one step of the optimizer, over all processes; 0 = 64 (demo: 16, retrieval: 128)",
-        least=0,
-        most=1e6,
+        0, "clips behind one step of the optimizer, over all processes; 0 = 64 (demo: 16, retrieval: 128)", most=1e6
     )
     micro_batch_size: int = _key(
         0,
@@ -203,12 +197,11 @@ class FinetuneConfig:
         is_free=True,
     )
     drop_last: bool = _key(False, "leave out an epoch's last batch where it is smaller")
-    epochs: float = _key(0.0, "how often every clip is drawn; 0 = 10 (demo: 6, retrieval: 5)", least=0, most=1e6)
-    lr: float = _key(0.0, "peak learning rate of modules that are not pretrained; 0 = 1e-4", least=0, most=1e6)
+    epochs: float = _key(0.0, "how often every clip is drawn; 0 = 10 (demo: 6, retrieval: 5)", most=1e6)
+    lr: float = _key(0.0, "peak learning rate of modules that are not pretrained; 0 = 1e-4", most=1e6)
     pretrained_lr_scale: float = _key(
         0.0,
         "of the pretrained towers, times lr (coef_lr); 0 = 0.1 (demo: 1, retrieval: 0.01), freeze_layers keeps them",
-        least=0,
         most=1e6,
     )
     optimizer: str = _key(
@@ -217,10 +210,10 @@ class FinetuneConfig:
         choices=("adamw", "bertadam", "mmaction2"),
     )
     weight_decay: float = _key(
-        0.05, "decoupled, of matrices (bertadam: of all but biases; mmaction2: and norms)", least=0, most=1e3
+        0.05, "decoupled, of matrices (bertadam: of all but biases; mmaction2: and norms)", most=1e3
     )
-    warmup: float = _key(0.1, "share of the steps with a rising learning rate", least=0, most=1)
-    max_grad_norm: float = _key(1.0, "gradients are scaled down to this norm; 0 = never", least=0)
+    warmup: float = _key(0.1, "share of the steps with a rising learning rate", most=1)
+    max_grad_norm: float = _key(1.0, "gradients are scaled down to this norm; 0 = never")
     max_logit_scale: float = _key(100.0, "the factor on cosines stays below", least=1)
     freeze_layers: int = _key(
         -1, "blocks of each tower, from the bottom, that stay as they are, with all embeddings; -1 = none", least=-1
@@ -237,7 +230,6 @@ class FinetuneConfig:
     jitter_seconds: float = _key(
         -1.0,
         "a clip moves by up to so much, either way, on the grid of cache_fps; its labels move too; -1 = 2",
-        least=0,
         most=1e6,
     )
     crop_scale: float = _key(
@@ -246,16 +238,13 @@ class FinetuneConfig:
         least=0.05,
         most=1,
     )
-    flip: float = _key(0.0, "share of clips that are mirrored; anatomy is not symmetric", least=0, most=1)
+    flip: float = _key(0.0, "share of clips that are mirrored; anatomy is not symmetric", most=1)
     colour: float = _key(
-        -1.0,
-        "strength of changes in brightness, contrast and saturation; -1 = 0.2 (retrieval: 0)",
-        least=0,
-        most=1,
+        -1.0, "strength of changes in brightness, contrast and saturation; -1 = 0.2 (retrieval: 0)", most=1
     )
     balance_phases: bool = _key(False, "draw every phase equally often")
     hard_negatives: float = _key(
-        0.0, "share of a batch that comes from the phase beside another clip's own, same video", least=0, most=0.5
+        0.0, "share of a batch that comes from the phase beside another clip's own, same video", most=0.5
     )
     frames: str = _key(
         "cache",
@@ -264,18 +253,16 @@ class FinetuneConfig:
     )
     cache: str = _key("", "folder of these files and of the validation frames; empty = <run.root>/frames", is_free=True)
     cache_fps: float = _key(
-        0.0, "frames per second in them, a multiple of the clips' own; 0 = the clips' own", least=0, most=1e3
+        0.0, "frames per second in them, a multiple of the clips' own; 0 = the clips' own", most=1e3
     )
-    load_threads: int = _key(
-        0, "threads that prepare clips; 0 = one per core but one, at most 16", least=0, is_free=True
-    )
-    validate_every_steps: int = _key(0, "0 = after every epoch", least=0)
+    load_threads: int = _key(0, "threads that prepare clips; 0 = one per core but one, at most 16", is_free=True)
+    validate_every_steps: int = _key(0, "0 = after every epoch")
     monitor: str = _key(
         AUTO,
         "val number that chooses the best checkpoint; auto = mAP@0.5 (retrieval: t2v/R@1)",
         choices=(AUTO, "mAP@0.5", "AUROC", "AUPRC", "R1@0.5", "mIoU", "t2v/R@1"),
     )
-    patience: int = _key(0, "stop after so many validations without a better one; 0 = never", least=0)
+    patience: int = _key(0, "stop after so many validations without a better one; 0 = never")
     save_every_steps: int = _key(200, "a kill costs no more than so many steps", least=1, is_free=True)
     log_every_steps: int = _key(20, "a line in the log and in metrics.jsonl", least=1, is_free=True)
     max_skipped_steps: int = _key(20, "so many steps in a row with infinite or NaN gradients end the run", least=1)
