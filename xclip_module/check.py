@@ -54,8 +54,7 @@ def check_finetune(config: Config, run: Run, is_deep: bool) -> None:
     _check_videos(config, corpus, run, is_deep=is_deep)
     from xclip_module.finetune.trial import try_training
 
-    costs = try_training(loaded, run)
-    forecast(costs.seconds, costs.size, run, costs.note)
+    try_training(loaded, run)
 
 
 def check_probe(config: Config, run: Run, is_deep: bool) -> None:
@@ -64,8 +63,8 @@ def check_probe(config: Config, run: Run, is_deep: bool) -> None:
     corpus = corpus._replace(videos=tuple(video for video in corpus.videos if video.id in corpus.moments))
     _say_data(config, corpus)
     _check_videos(config, corpus, run, is_deep=is_deep)
+    from xclip_module.probe.fit import try_fits
     from xclip_module.probe.head import load_probe_windows, probed_encoder
-    from xclip_module.probe.trial import try_fits
 
     with timed("weights"):
         encoder, features = probed_encoder(config, run)
@@ -78,7 +77,7 @@ def check_probe(config: Config, run: Run, is_deep: bool) -> None:
     if run.world.is_main:
         with timed("a fit of each kind of query"):
             share = sum(map(_length, corpus.of_split("train"))) / _length(first)
-            seconds["fits"] = try_fits(config.probe, corpus.queries, data) * share
+            seconds["fits"] = try_fits(config.probe, corpus.queries, data.videos) * share
     forecast(seconds, {}, run, "less where features are stored already")
 
 

@@ -15,7 +15,7 @@ from xclip_module.interface import Corpus, Curve, Missing, Query, Sampling, Vide
 from xclip_module.reporting import report
 from xclip_module.run.distributed import World
 from xclip_module.run.folder import Run
-from xclip_module.tasks.localisation.judge import JudgingRules, judge
+from xclip_module.tasks.localisation.judge import judge
 from xclip_module.tasks.localisation.load import LocalisationData, scored_splits
 from xclip_module.tasks.localisation.score import LocalisationScores
 from xclip_module.tasks.localisation.scorers import SentenceScorer
@@ -92,8 +92,8 @@ class Made:
         """The results of these scores by random weights, or by those after a training."""
         scorer = SentenceScorer(self.encoder, None, {}, True, Origin(training))
         data = LocalisationData(self.corpus, scored_splits(self.config.data, self.corpus))
-        config = self.config
-        return judge(data, scorer, scores, JudgingRules(config.data, config.model, config.eval, config.run.seed))
+        weights, crop, seed = self.config.model.weights, self.config.data.crop, self.config.run.seed
+        return judge(data, scorer, scores, self.config.eval, weights=weights, crop=crop, seed=seed)
 
     def write(self, scores, results, run, data=None):
         """All files of a run."""

@@ -13,6 +13,6 @@ def finetune(config: Config, run: Run) -> Trained:
     """
     loaded = load(config, processes=run.world.size)
     # After the cheap mistakes: importing torch takes seconds.
-    from xclip_module.finetune.loop import train
+    from xclip_module.finetune.training_run import train
 
     return train(loaded, run)

@@ -4,7 +4,6 @@ import logging
 import math
 import shutil
 from collections.abc import Iterable
-from typing import NamedTuple
 
 import torch
 
@@ -14,22 +13,14 @@ from xclip_module.finetune.loading import Loaded
 from xclip_module.finetune.preparation import Training, choose_micro_batch, make_rules, make_step, prepare
 from xclip_module.interface import Video
 from xclip_module.run.folder import Run
-from xclip_module.run.timing import timed
+from xclip_module.run.timing import forecast, timed
 from xclip_module.training import checkpoint
 
 log = logging.getLogger(__name__)
 
 
-class TrainingForecast(NamedTuple):
-    """Seconds and bytes of a whole run by part; note: for how much training that is."""
-
-    seconds: dict[str, float]
-    size: dict[str, int]
-    note: str
-
-
-def try_training(loaded: Loaded, run: Run) -> TrainingForecast:
-    """Everything that a training does, once, and what all of it will take; the weights stay as they are.
+def try_training(loaded: Loaded, run: Run) -> None:
+    """Everything that a training does, once, and a forecast of all of it; the weights stay as they are.
 
     Training clips come straight from the videos, so that nothing is stored but the frames of one val video.
     Raises what a training would raise.
@@ -38,7 +29,7 @@ def try_training(loaded: Loaded, run: Run) -> TrainingForecast:
         training = prepare(loaded, run, is_trial=True)
     log.info("weights: %s, %s", training.model.protocol, training.precision)
     step, validation = _try_steps(training, run), _try_validation(training, run)
-    return _forecast(training, step, validation, _try_checkpoint(training, run))
+    _forecast(training, step, validation, _try_checkpoint(training, run), run)
 
 
 def _try_steps(training: Training, run: Run) -> float:
@@ -47,8 +38,7 @@ def _try_steps(training: Training, run: Run) -> float:
     trainer, maker = training.trainer, make_step(training, run.world, micro_batch_size)
     trainer.factor = lambda step: 0.0
     training.model.train()
-    seconds = 0.0
-    steps = 0, min(2, training.total)
+    seconds, steps = 0.0, (0, min(2, training.total))
     for batch in load_clips(training.section, training.data, training.clips, run.world, steps):
         with timed(f"a step of {len(batch.names)} clips, {micro_batch_size} in a forward") as spent:
             loss = maker.gradients(batch, 0)
@@ -79,13 +69,12 @@ def _try_checkpoint(training: Training, run: Run) -> tuple[float, int]:
         size = path.stat().st_size
         restored = checkpoint.read(path)
     shutil.rmtree(folder)
-    same = all(torch.equal(tensor.cpu(), restored["model"][name]) for name, tensor in state["model"].items())
-    if not same:
+    if not all(torch.equal(tensor.cpu(), restored["model"][name]) for name, tensor in state["model"].items()):
         raise WeightsError("a checkpoint reads back as something else", path, attempt="another disk: --run.root=FOLDER")
     return spent.seconds, size
 
 
-def _forecast(training: Training, step: float, validation: float, save: tuple[float, int]) -> TrainingForecast:
+def _forecast(training: Training, step: float, validation: float, save: tuple[float, int], run: Run) -> None:
     """From seconds of a step, of validating a unit of video (see `_length`), seconds and bytes of a checkpoint."""
     section, steps, data = training.section, training.total, training.data
     every = make_rules(training, 1).validate_every
@@ -100,8 +89,8 @@ def _forecast(training: Training, step: float, validation: float, save: tuple[fl
     model = sum(p.numel() * 4 for p in training.model.parameters())
     # Two checkpoints are kept while a third is written; best and last weights.
     size = {"checkpoints": 3 * save[1], "weights": 2 * model}
-    frames = forecast_frames(data, source=section.frames)
-    return TrainingForecast(seconds, size | frames, f"{steps} steps of {section.batch_size} clips")
+    size |= forecast_frames(data, source=section.frames)
+    forecast(seconds, size, run, f"{steps} steps of {section.batch_size} clips")
 
 
 def _length(videos: Iterable[Video]) -> float:

@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -21,18 +21,13 @@ NUMBERS = ("AUROC", "AUPRC", "prevalence", "mAP@0.5")
 log = logging.getLogger(__name__)
 
 
-class Draws(NamedTuple):
-    """What every draw is judged by. seed: of which videos are drawn.  splits: those that are scored."""
-
-    judging: Judge
-    splits: tuple[str, ...]
-    seed: int
-
-
-def few_shot(fitter: Fitter, draws: Draws, data: ProbeData, whole: Fitted) -> dict[str, Any]:
+def few_shot(
+    fitter: Fitter, data: ProbeData, whole: Fitted, *, judging: Judge, splits: Sequence[str], seed: int
+) -> dict[str, Any]:
     """Numbers of every draw of `probe.shots` training videos, each with its own penalties from the whole val split.
 
     whole: the fit to all training videos, whose penalty a draw takes for what it shows and val does not.
+    splits: those that are scored.  seed: of which videos are drawn.
     Raises ConfigError for more videos than there are.
     """
     section, train, val = fitter.section, data.of(TRAIN), data.of(VAL)
@@ -42,12 +37,12 @@ def few_shot(fitter: Fitter, draws: Draws, data: ProbeData, whole: Fitted) -> di
     drawn = [
         (count, draw, chosen)
         for count in shots
-        for draw, chosen in enumerate(draw_videos(train, count, seed=draws.seed, draws=section.draws))
+        for draw, chosen in enumerate(draw_videos(train, count, seed=seed, draws=section.draws))
     ]
     with Progress(len(drawn), name="few-shot", unit="draws", is_shown=True) as progress:
         for count, draw, chosen in drawn:
             fitted = fitter.fit(chosen, val, otherwise=whole.penalties)
-            numbers = _numbers(fitter, fitted, draws, data)
+            numbers = {split: _numbers(fitter, fitted, judging, data.of(split)) for split in splits}
             videos = [video.video for video in chosen]
             rows.append({"shots": count, "draw": draw, "videos": videos, "lambda": fitted.penalties, "splits": numbers})
             progress.advance(1, f"{count} of {len(train)} videos")
@@ -67,15 +62,11 @@ def draw_videos(train: Sequence[Windows], count: int, *, seed: int, draws: int) 
     return list(chosen.values())
 
 
-def _numbers(fitter: Fitter, fitted: Fitted, draws: Draws, data: ProbeData) -> dict[str, dict[str, Any]]:
-    """Split -> the macro numbers of the per-window head, similarity-only."""
+def _numbers(fitter: Fitter, fitted: Fitted, judging: Judge, videos: Sequence[Windows]) -> dict[str, Any]:
+    """The macro numbers of the per-window head, similarity-only."""
     head = make_head(fitted, fitter.queries, None, {}, {})
-    numbers = {}
-    for split in draws.splits:
-        curves = [
-            Curve(video.video, video.times, head.scores(video.features.cpu()).numpy(), video.duration)
-            for video in data.of(split)
-        ]
-        macro = draws.judging.summary(draws.judging.answers(curves, SIMILARITY)).macro
-        numbers[split] = {name: macro[name] for name in NUMBERS}
-    return numbers
+    curves = [
+        Curve(video.video, video.times, head.scores(video.features.cpu()).numpy(), video.duration) for video in videos
+    ]
+    macro = judging.summary(judging.answers(curves, SIMILARITY)).macro
+    return {name: macro[name] for name in NUMBERS}

@@ -4,7 +4,9 @@ N windows of all training videos, D width, Q queries, M windows of a video.
 """
 
 import logging
+import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +26,8 @@ from xclip_module.training.sweep import is_at_an_end, sweep
 # Below this share of a feature's size its deviation is rounding: the feature is constant.
 _LEAST_DEVIATION = 1e-5
 _FORMS = {"phase": "softmax over {} phases", "tool": "{} one-vs-rest sigmoids", "free": "{} sigmoids, one a sentence"}
+# A penalty of the middle, and how many the sweep tries.
+_TRIAL_PENALTY, _PENALTIES = 1.0, 15
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +82,7 @@ class Fitter(NamedTuple):
         inputs = (features - scale.mean) * scale.inverse
         kinds = []
         for kind in dict.fromkeys(query.kind for query in self.queries):
-            group = _Group(self, kind, scale, train, val, otherwise)
+            group = _Group(self, kind, scale, train, val, (otherwise or {}).get(kind), is_quiet=otherwise is not None)
             rows = learnable(labels, known, rows_of(self.queries, kind), is_exclusive=kind == "phase")
             if rows:
                 chosen = group.choose(inputs, labels[:, rows], known[:, rows], rows, self.section.penalty)
@@ -108,22 +112,19 @@ class Fitter(NamedTuple):
         return make_problem(inputs, labels, known, is_exclusive=kind == "phase", is_balanced=self.section.balance)
 
 
+@dataclass
 class _Group:
-    """The sweep of one kind of query."""
+    """The sweep of one kind of query, which fills `rows` and `penalty`."""
 
-    def __init__(
-        self,
-        fitter: Fitter,
-        kind: str,
-        scale: Scale,
-        train: Sequence[Windows],
-        val: Sequence[Windows],
-        otherwise: Mapping[str, float | None] | None,
-    ):
-        self.fitter, self.kind, self.scale, self.train, self.val = fitter, kind, scale, train, val
-        self.is_quiet, self.otherwise = otherwise is not None, (otherwise or {}).get(kind)
-        self.rows: list[dict[str, Any]] = []
-        self.penalty: float | None = None
+    fitter: Fitter
+    kind: str
+    scale: Scale
+    train: Sequence[Windows]
+    val: Sequence[Windows]
+    otherwise: float | None
+    is_quiet: bool
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    penalty: float | None = None
 
     def choose(self, inputs: Tensor, labels: Tensor, known: Tensor, rows: list[int], penalty: float) -> Linear:
         """The fit with the given penalty, or with the one that is best on val."""
@@ -178,28 +179,29 @@ class _Group:
         stored = self.fitter.store.load(key)
         if stored is None:
             linear = fit(problem, penalty, start=start, max_steps=section.max_steps)
-            numbers = [
-                self._number(linear, rows, self.val),
-                None if self.is_quiet else self._number(linear, rows, self.train),
-            ]
+            val = self._number(linear, rows, self.val)
+            train = np.nan if self.is_quiet else self._number(linear, rows, self.train)
             stored = {
                 "weight": linear.weight.cpu().numpy(),
                 "bias": linear.bias.cpu().numpy(),
-                "facts": np.array([linear.steps, linear.objective, *(np.nan if x is None else x for x in numbers)]),
+                "facts": np.array([linear.steps, linear.objective, val, train]),
             }
             self.fitter.store.save(key, stored)
         steps, objective, val, train = stored["facts"].tolist()
         weight, bias = (torch.from_numpy(stored[name]).to(device) for name in ("weight", "bias"))
-        row = {"lambda": penalty, "train": _defined(train), "val": _defined(val), "steps": int(steps)}
+        numbers = {name: None if np.isnan(value) else value for name, value in (("train", train), ("val", val))}
+        row = {"lambda": penalty, **numbers, "steps": int(steps)}
         return Linear(weight, bias, int(steps), objective), row
 
-    def _number(self, linear: Linear, rows: list[int], videos: Sequence[Windows]) -> float | None:
+    def _number(self, linear: Linear, rows: list[int], videos: Sequence[Windows]) -> float:
+        """The monitored number, NaN where it is undefined."""
         kinds, known = [self.kind] * len(rows), torch.ones(len(rows), dtype=torch.bool, device=linear.bias.device)
         curves = []
         for video in videos:
             inputs = (video.features - self.scale.mean) * self.scale.inverse
             curves.append(log_odds(linear.weight @ inputs.T + linear.bias[:, None], kinds, known))
-        return mean_over_pairs(curves, videos, rows, self.fitter.section.monitor)
+        number = mean_over_pairs(curves, videos, rows, self.fitter.section.monitor)
+        return np.nan if number is None else number
 
     def described(self, labels: Tensor, rows: list[int]) -> dict[str, Any]:
         """What the report says; `labels` [N, Q] of all training windows."""
@@ -212,13 +214,11 @@ class _Group:
             }
             for row in rows_of(self.fitter.queries, self.kind)
         ]
-        best = next((row["val"] for row in self.rows if row["lambda"] == self.penalty), None)
-        form = _FORMS[self.kind].format(len(rows))
         return {
             "kind": self.kind,
-            "form": form,
+            "form": _FORMS[self.kind].format(len(rows)),
             "lambda": self.penalty,
-            "best": best,
+            "best": next((row["val"] for row in self.rows if row["lambda"] == self.penalty), None),
             "sweep": self.rows,
             "classes": classes,
         }
@@ -253,18 +253,26 @@ def mean_over_pairs(
     for scores, video in zip(curves, videos, strict=True):
         labels = video.labels.cpu().numpy()
         # A pair that nobody has annotated holds nowhere, and defines neither.
-        values += [
-            _of_pair(curve, labels[:, row], monitor) for curve, row in zip(scores.cpu().numpy(), rows, strict=True)
-        ]
+        for curve, row in zip(scores.cpu().numpy(), rows, strict=True):
+            if monitor == "AUPRC":
+                values.append(sample_ap(curve, labels[:, row]))
+            elif ranked := rank_pair(curve, labels[:, row]):
+                values.append(ranked.auroc)
     defined = [value for value in values if value is not None]
     return float(np.mean(defined)) if defined else None
 
 
-def _of_pair(curve: np.ndarray, labels: np.ndarray, monitor: str) -> float | None:
-    if monitor == "AUPRC":
-        return sample_ap(curve, labels)
-    ranked = rank_pair(curve, labels)
-    return ranked.auroc if ranked else None
+def try_fits(section: ProbeConfig, queries: Sequence[Query], videos: Sequence[Windows]) -> float:
+    """Seconds of a whole sweep on these windows, from one fit of each kind of query; for `--check`."""
+    start = time.monotonic()
+    inputs, labels, known = stacked(videos)
+    for kind in dict.fromkeys(query.kind for query in queries):
+        is_phase = kind == "phase"
+        rows = learnable(labels, known, rows_of(queries, kind), is_exclusive=is_phase)
+        if rows:
+            wanted, is_balanced = (labels[:, rows], known[:, rows]), section.balance
+            fit(make_problem(inputs, *wanted, is_exclusive=is_phase, is_balanced=is_balanced), _TRIAL_PENALTY)
+    return (time.monotonic() - start) * (1 if section.penalty else _PENALTIES)
 
 
 def make_head(fitted: Fitted, queries: Sequence[Query], temporal: Any, source: Any, made: Any) -> Head:
@@ -280,7 +288,3 @@ def make_head(fitted: Fitted, queries: Sequence[Query], temporal: Any, source: A
         source=source,
         made=made,
     ).to(torch.device("cpu"))
-
-
-def _defined(value: float) -> float | None:
-    return None if np.isnan(value) else value

@@ -13,7 +13,7 @@ from xclip_module.features.window_features import known_features
 from xclip_module.interface import Corpus, VideoTextModel
 from xclip_module.models.head import Head, save_head
 from xclip_module.probe.corpus import TRAIN, VAL
-from xclip_module.probe.few_shot import Draws, few_shot
+from xclip_module.probe.few_shot import few_shot
 from xclip_module.probe.fit import Fitted, Fitter, make_head
 from xclip_module.probe.temporal import fit_temporal
 from xclip_module.probe.windows import ProbeData, load_windows
@@ -44,11 +44,7 @@ log = logging.getLogger(__name__)
 
 
 def fit_head(config: Config, loaded: LocalisationData, run: Run) -> tuple[Task, HeadScorer]:
-    """Fits the heads, stores them as `head.safetensors`, and gives all that scoring needs; resumes where it was cut.
-
-    Raises ConfigError, DataError or WeightsError before any work for what cannot be, NonFiniteError for features or
-    fits that are not finite.
-    """
+    """The stored head as the task's scorer; see `run.fit`."""
     start = time.monotonic()
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, evaluate=loaded.splits))
     encoder, features = probed_encoder(config, run)
@@ -117,14 +113,16 @@ def _fit(
     run.status.update(phase="temporal network")
     network, temporal = fit_temporal(section, queries, fitted, train=train, val=val, seed=config.run.seed, run=run)
     run.status.update(phase="few-shot")
-    judging = Judge(corpus, config.eval, encoder.sampling.stride_seconds)
-    draws = Draws(judging, loaded.splits, config.run.seed)
+    shots = None
+    if section.shots:
+        judging = Judge(corpus, config.eval, encoder.sampling.stride_seconds)
+        shots = few_shot(fitter, data, fitted, judging=judging, splits=loaded.splits, seed=config.run.seed)
     facts = {
         **_facts(section, encoder, fitted, data, features),
         "left out": _left_out(corpus, data),
         "heads": fitted.kinds,
         "temporal": temporal,
-        "few_shot": few_shot(fitter, draws, data, fitted) if section.shots else None,
+        "few_shot": shots,
     }
     made = {
         "protocol": _protocol(section, fitted, facts),

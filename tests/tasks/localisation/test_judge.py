@@ -13,7 +13,7 @@ from xclip_module.evaluation.frames import labels_at
 from xclip_module.evaluation.localisation import localise_pairs, metrics
 from xclip_module.evaluation.moment_files import read_files
 from xclip_module.interface import Corpus, Curve, Missing, Picture, Query, Sampling, Video
-from xclip_module.tasks.localisation.judge import JudgingRules, judge
+from xclip_module.tasks.localisation.judge import judge
 from xclip_module.tasks.localisation.load import LocalisationData, scored_splits
 from xclip_module.tasks.localisation.score import LocalisationScores
 from xclip_module.tasks.localisation.scorers import SentenceScorer
@@ -70,8 +70,8 @@ def run(known, found=None, splits=("val", "test"), **section):
     config = Config(eval=EvalConfig(**{"bootstrap": 100, **section}), data=DataConfig(evaluate=splits))
     scorer = SentenceScorer(WindowEncoder(model, Sampling(16.0, 8, 4.0), "fp32"), None, {}, False, AS_CONFIGURED)
     data = LocalisationData(known, scored_splits(config.data, known))
-    rules = JudgingRules(config.data, config.model, config.eval, config.run.seed)
-    return judge(data, scorer, found or scored(known), rules), config
+    facts = {"weights": config.model.weights, "crop": config.data.crop, "seed": config.run.seed}
+    return judge(data, scorer, found or scored(known), config.eval, **facts), config
 
 
 def test_metrics_are_what_the_standalone_evaluator_says_of_the_moments_file(tmp_path):

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from xclip_module.config import DataConfig, EvalConfig, ModelConfig
+from xclip_module.config import EvalConfig
 from xclip_module.evaluation.bootstrap import draw_weights, intervals, paired_difference
 from xclip_module.evaluation.frames import frame_pooled_map, labels_at, video_first_map
 from xclip_module.evaluation.phases import phase_metrics
@@ -16,11 +16,12 @@ from xclip_module.interface import Answer, Corpus
 from xclip_module.moments.answers import describe
 from xclip_module.moments.tracks import SIMILARITY, TEMPORAL
 from xclip_module.reporting.training_facts import kept_step
-from xclip_module.tasks.localisation.control_rows import control_rows, training_videos
-from xclip_module.tasks.localisation.judging import Judge
+from xclip_module.tasks.localisation.judging import Judge, control_rows, training_videos
 from xclip_module.tasks.localisation.load import LocalisationData, available_tracks
 from xclip_module.tasks.localisation.score import LocalisationScores
 from xclip_module.tasks.localisation.scorers import Scorer
+
+_HEADLINES = ("AUROC", "AUPRC", "mAP@0.5")
 
 
 class LocalisationResults(NamedTuple):
@@ -34,21 +35,22 @@ class LocalisationResults(NamedTuple):
     replicates: dict[str, np.ndarray]
 
 
-class JudgingRules(NamedTuple):
-    """The sections that decide how scores are judged, and the seed of what is drawn."""
-
-    data: DataConfig
-    model: ModelConfig
-    judging: EvalConfig
-    seed: int
-
-
 def judge(
-    loaded: LocalisationData, scorer: Scorer, scores: LocalisationScores, rules: JudgingRules
+    loaded: LocalisationData,
+    scorer: Scorer,
+    scores: LocalisationScores,
+    section: EvalConfig,
+    *,
+    weights: str,
+    crop: str,
+    seed: int,
 ) -> LocalisationResults:
-    """Answers of all videos under every track, and per split the metrics with controls and intervals."""
+    """Answers of all videos under every track, and per split the metrics with controls and intervals.
+
+    weights, crop: as configured, for the protocol.  seed: of what is drawn.
+    """
     corpus = loaded.corpus
-    judging = Judge(corpus, rules.judging, scorer.encoder.sampling.stride_seconds)
+    judging = Judge(corpus, section, scorer.encoder.sampling.stride_seconds)
     tracks = available_tracks(corpus, has_temporal=scores.temporal is not None)
     answers = {track: judging.answers(scores.curves, track) for track in tracks if track != TEMPORAL}
     if scores.temporal is not None:
@@ -56,19 +58,20 @@ def judge(
     splits: dict[str, Any] = {}
     replicates: dict[str, np.ndarray] = {}
     for split in loaded.splits if corpus.moments else ():
-        result, drawn = _split(judging, scores, split, answers, rules.seed)
+        result, drawn = _split(judging, scores, split, answers, seed)
         splits[split] = result
         replicates |= {f"{split}/{name}": values for name, values in drawn.items()}
-    metrics = {**_protocol(corpus, scorer, rules), "skipped": scores.skipped, "splits": splits}
+    protocol = _protocol(judging, scorer, weights=weights, crop=crop, seed=seed)
+    metrics = {**protocol, "skipped": scores.skipped, "splits": splits}
     if scorer.origin.probe is not None:
         metrics["probe"] = scorer.origin.probe
     return LocalisationResults(metrics, answers, replicates)
 
 
-def _protocol(corpus: Corpus, scorer: Scorer, rules: JudgingRules) -> dict[str, Any]:
+def _protocol(judging: Judge, scorer: Scorer, *, weights: str, crop: str, seed: int) -> dict[str, Any]:
     """How the numbers came about, for metrics.json and the report."""
-    section, encoder, training = rules.judging, scorer.encoder, scorer.origin.training
-    stride, draws = encoder.sampling.stride_seconds, section.bootstrap
+    corpus, section, encoder, training = judging.corpus, judging.section, scorer.encoder, scorer.origin.training
+    draws = section.bootstrap
     is_trained = training is not None and kept_step(training) > 0
     tuned = ", fine-tuned" if is_trained else ""
     trained_on = f"{len(training_videos(corpus)) or 'no'} training videos"
@@ -79,16 +82,16 @@ def _protocol(corpus: Corpus, scorer: Scorer, rules: JudgingRules) -> dict[str, 
         "protocol": {
             "data": corpus.protocol,
             "model": encoder.model.protocol,
-            "weights": f"{rules.model.weights}{tuned} ({encoder.model.digest()[:12]})",
+            "weights": f"{weights}{tuned} ({encoder.model.digest()[:12]})",
             **({"head": scorer.head_protocol} if scorer.head_protocol else {}),
             "clips": "{:g} s, {} frames, every {:g} s".format(*encoder.sampling),
-            "picture": f"{encoder.model.picture.size} px, crop {rules.data.crop}",
+            "picture": f"{encoder.model.picture.size} px, crop {crop}",
             "precision": encoder.precision,
             "track": section.track,
-            "segments": describe(section, stride, [query.kind for query in corpus.queries]),
+            "segments": describe(section, judging.stride, [query.kind for query in corpus.queries]),
             "background": section.background or "none",
             "controls": f"time prior and train mean from the labels of {trained_on}",
-            "intervals": f"95 %, {draws} draws of videos, seed {rules.seed}" if draws else "none",
+            "intervals": f"95 %, {draws} draws of videos, seed {seed}" if draws else "none",
         },
         **({} if training is None else {"training": training}),
     }
@@ -120,7 +123,11 @@ def _split(
         "per_video": main.videos,
         "tracks": {track: _track(table, of_split[track], corpus) for track, table in tables.items()},
         "controls": rows,
-        "minus_time_prior": _difference(prior.replicates, main.replicates) if prior else {},
+        "minus_time_prior": {
+            name: paired_difference(prior.replicates[name], main.replicates[name])
+            for name in _HEADLINES
+            if prior and name in main.replicates
+        },
         "prompt_sets": _prompt_sets(judging, scores, ids),
     }
     drawn = {f"{track}/{name}": values for track, table in tables.items() for name, values in table.replicates.items()}
@@ -140,10 +147,6 @@ def _track(table: Summary, answers: Sequence[Answer], corpus: Corpus) -> dict[st
         "phases": _phases(answers, corpus),
         "tools": _tools(answers, corpus),
     }
-
-
-def _difference(prior: Mapping[str, np.ndarray], main: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    return {name: paired_difference(prior[name], main[name]) for name in ("AUROC", "AUPRC", "mAP@0.5") if name in main}
 
 
 def _phases(answers: Sequence[Answer], corpus: Corpus) -> dict[str, Any]:
@@ -194,7 +197,7 @@ def _prompt_sets(judging: Judge, scores: LocalisationScores, ids: set[str]) -> d
     if not rows:
         return {}
     spread = {}
-    for key in ("AUROC", "AUPRC", "mAP@0.5"):
+    for key in _HEADLINES:
         values = [row[key] for row in rows.values() if row[key] is not None]
         spread[key] = {"mean": float(np.mean(values)), "low": min(values), "high": max(values)} if values else None
     return {"sets": rows, "spread": spread}

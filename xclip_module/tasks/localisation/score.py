@@ -17,8 +17,7 @@ from xclip_module.moments.tracks import TEMPORAL
 from xclip_module.run.folder import Run
 from xclip_module.tasks.encode import of_all_videos
 from xclip_module.tasks.localisation.load import LocalisationData
-from xclip_module.tasks.localisation.scorers import Scorer
-from xclip_module.tasks.localisation.sentences import BACKGROUND
+from xclip_module.tasks.localisation.scorers import BACKGROUND, Scorer
 
 log = logging.getLogger(__name__)
 

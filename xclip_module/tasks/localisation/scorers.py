@@ -3,26 +3,65 @@
 Q queries, M windows, F frames of a window, R rows of scores: queries first, then what else is scored with them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
+from xclip_module.config import EvalConfig, ModelConfig
+from xclip_module.datasets.prompts import prompt_sets, read_background, read_prompts
+from xclip_module.errors import ConfigError
 from xclip_module.features.scoring import score_stored
 from xclip_module.features.window_features import window_features
-from xclip_module.interface import Embeddings
+from xclip_module.interface import Corpus, Embeddings, VideoTextModel
 from xclip_module.models.head import Head
+from xclip_module.models.tokenizer import Tokens
 from xclip_module.moments.tracks import TEMPORAL
 from xclip_module.tasks.encode import in_precision
-from xclip_module.tasks.localisation.sentences import Sentences
 from xclip_module.tasks.localisation.windows import WindowEncoder
-from xclip_module.tasks.weights import Origin
+from xclip_module.tasks.weights import Origin, tokenise
 
+BACKGROUND = "\nbackground"  # no prompt set is called so
 Stored = Mapping[str, np.ndarray]
 
 
-class SentenceScorer(NamedTuple):
+class Sentences(NamedTuple):
+    """All sentences of a run as tokens of the weights' own tokenizer.
+
+    rows: which of them are the queries (""), those of each further prompt set, and the background.
+    """
+
+    tokens: Tokens
+    rows: Mapping[str, slice]
+
+
+def read_sentences(section: ModelConfig, judging: EvalConfig, *, corpus: Corpus, model: VideoTextModel) -> Sentences:
+    """The sentences to score, with further prompt sets and background, for the model's tokenizer."""
+    groups: dict[str, Sequence[str]] = {"": [query.text for query in corpus.queries]}
+    for name, texts in read_prompt_sets("eval.prompt_sets", judging.prompt_sets, corpus).items():
+        groups[name] = list(texts.values())
+    if judging.background:
+        groups[BACKGROUND] = read_background(judging.background)
+    tokens = tokenise(section, model, [text for group in groups.values() for text in group])
+    rows, start = {}, 0
+    for name, group in groups.items():
+        rows[name] = slice(start, start := start + len(group))
+    return Sentences(tokens, rows)
+
+
+def read_prompt_sets(key: str, names: Sequence[str], corpus: Corpus) -> dict[str, dict[str, str]]:
+    """Prompt set -> query -> its sentence there. Raises ConfigError about the key for queries without classes."""
+    if names and any(query.kind == "free" for query in corpus.queries):
+        why = "prompt sets are sentences for class names, these queries are their own sentences"
+        raise ConfigError(key, why=why, attempt="leave it empty")
+    queries = [query.name for query in corpus.queries]
+    return {name: read_prompts(path, queries) for name, path in prompt_sets(names).items()}
+
+
+@dataclass(frozen=True)
+class SentenceScorer:
     """text: of all sentences.  rows: which of them are the queries (""), each further prompt set, the background."""
 
     encoder: WindowEncoder
@@ -30,6 +69,7 @@ class SentenceScorer(NamedTuple):
     rows: Mapping[str, slice]
     is_untrained: bool
     origin: Origin
+    head_protocol = ""
 
     @property
     def title(self) -> str:
@@ -46,17 +86,13 @@ class SentenceScorer(NamedTuple):
         """Token slots of a sentence."""
         return self.text.tokens.shape[1]
 
-    @property
-    def head_protocol(self) -> str:
-        """No head."""
-        return ""
-
     def scores(self, stored: Stored, *, rows: np.ndarray, device: torch.device, video: str) -> np.ndarray:
         """Scores [R, M] of one video; rows: grid rows [M, F] of its windows."""
         return score_stored(stored, self.text, self.encoder.model, rows=rows, device=device)
 
 
-class HeadScorer(NamedTuple):
+@dataclass(frozen=True)
+class HeadScorer:
     """query_rows: which of the head's queries are the run's.  features: what of the model's features the head sees."""
 
     encoder: WindowEncoder
@@ -64,11 +100,9 @@ class HeadScorer(NamedTuple):
     query_rows: tuple[int, ...]
     features: str
     origin: Origin
-
-    @property
-    def title(self) -> str:
-        """Of the report."""
-        return "Linear probe"
+    title = "Linear probe"
+    # It reads no words, and was trained whatever the weights below it are.
+    word_slots, is_untrained = 0, False
 
     @property
     def in_words(self) -> str:
@@ -76,19 +110,9 @@ class HeadScorer(NamedTuple):
         return f"{self.encoder.model.protocol}, {self.encoder.precision}"
 
     @property
-    def word_slots(self) -> int:
-        """A head reads no words."""
-        return 0
-
-    @property
     def head_protocol(self) -> str:
         """One line for the results."""
         return str(self.head.made["protocol"])
-
-    @property
-    def is_untrained(self) -> bool:
-        """A head was trained, whatever the weights below it are."""
-        return False
 
     @property
     def rows(self) -> Mapping[str, slice]:

@@ -14,15 +14,35 @@ from xclip_module.run import precision
 from xclip_module.run.distributed import World
 from xclip_module.run.folder import Run
 from xclip_module.tasks.localisation.load import LocalisationData, load, load_training
-from xclip_module.tasks.localisation.recipe import recipe
+from xclip_module.tasks.recipe import Recipe
 from xclip_module.tasks.weights import AS_CONFIGURED, UNTRAINED, Origin, announce_weights, build_model
 
 if TYPE_CHECKING:
     from xclip_module.tasks.localisation.judge import LocalisationResults
     from xclip_module.tasks.localisation.score import LocalisationScores
     from xclip_module.tasks.localisation.scorers import Scorer
-    from xclip_module.tasks.recipe import Recipe
     from xclip_module.tasks.training_data import TrainingData
+
+# Surgical fine-tuning of CLIP's towers as a start.
+_VALUES = {
+    "epochs": 10,
+    "batch_size": 64,
+    "lr": 1e-4,
+    "pretrained_lr_scale": 0.1,
+    "crop_scale": 0.7,
+    "colour": 0.2,
+    "jitter_seconds": 2.0,
+    "monitor": "mAP@0.5",
+}
+# The demo's towers are small, and go a little further from shipped weights.
+_DEMO = {**_VALUES, "epochs": 6, "batch_size": 16, "pretrained_lr_scale": 1.0, "crop_scale": 1.0}
+RECIPE = Recipe(
+    values=_VALUES,
+    unused=("one_sentence",),
+    contents="moments of long videos",
+    monitors=("mAP@0.5", "AUROC", "AUPRC", "R1@0.5", "mIoU"),
+    refused_losses={},
+)
 
 log = logging.getLogger(__name__)
 
@@ -33,15 +53,12 @@ class LocalisationTask(NamedTuple):
     config: Config
 
     def load(self) -> LocalisationData:
-        """The corpus, the splits to score, and the configured head."""
         return load(self.config.data, self.config.eval, head_path=self.config.model.head)
 
     def scorer(self, data: LocalisationData, run: Run, origin: Origin = AS_CONFIGURED) -> Scorer:
-        """The configured weights with the run's sentences, or with the configured head."""
         announce_weights(self.config.model, self.config.data)
         from xclip_module.tasks.localisation.head import check_fit, query_rows, with_sampling
-        from xclip_module.tasks.localisation.scorers import HeadScorer, with_sentences
-        from xclip_module.tasks.localisation.sentences import read_sentences
+        from xclip_module.tasks.localisation.scorers import HeadScorer, read_sentences, with_sentences
         from xclip_module.tasks.localisation.windows import WindowEncoder, sampling_of
 
         config, device = self.config, run.world.device
@@ -58,14 +75,12 @@ class LocalisationTask(NamedTuple):
         return with_sentences(encoder, sentences, device=device, is_untrained=is_untrained, origin=origin)
 
     def describe(self, data: LocalisationData, scorer: Scorer) -> dict[str, Any]:
-        """The batch and clip settings of the run, for environment.json."""
         from xclip_module.tasks.localisation.score import settings_of
 
         config = self.config
         return settings_of(data, scorer, data=config.data, model=config.model, seed=config.run.seed)
 
     def score(self, data: LocalisationData, scorer: Scorer, run: Run) -> LocalisationScores:
-        """Curves of all videos."""
         from xclip_module.tasks.encode import feature_store
         from xclip_module.tasks.localisation.score import score
 
@@ -74,14 +89,12 @@ class LocalisationTask(NamedTuple):
         return score(data, scorer, run, data=config.data, model=config.model, store=store)
 
     def judge(self, data: LocalisationData, scorer: Scorer, scores: LocalisationScores) -> LocalisationResults:
-        """Moments under every track, and per split the metrics with controls and intervals."""
-        from xclip_module.tasks.localisation.judge import JudgingRules, judge
+        from xclip_module.tasks.localisation.judge import judge
 
-        config = self.config
-        return judge(data, scorer, scores, JudgingRules(config.data, config.model, config.eval, config.run.seed))
+        config, weights = self.config, self.config.model.weights
+        return judge(data, scorer, scores, config.eval, weights=weights, crop=config.data.crop, seed=config.run.seed)
 
     def write(self, data: LocalisationData, scores: LocalisationScores, results: LocalisationResults, run: Run) -> None:
-        """All files of the run folder, and the last words on the terminal."""
         from xclip_module.tasks.localisation.write import summary_text, write
 
         write(data.corpus, scores, results, run, data=self.config.data, judging=self.config.eval)
@@ -89,30 +102,24 @@ class LocalisationTask(NamedTuple):
         log.info("%s\nreport: %s", summary, run.folder / "report.html")
 
     def scored(self, data: LocalisationData) -> Corpus:
-        """The videos to score, with what is missing of them."""
         return data.corpus._replace(videos=tuple(data.videos))
 
     def only(self, data: LocalisationData) -> tuple[Video, LocalisationData]:
-        """The shortest video to score, and the data with no other."""
         shortest = min(data.videos, key=lambda video: video.label_seconds)
         corpus = data.corpus._replace(videos=(shortest,), missing=())
         return shortest, data._replace(corpus=corpus, splits=(shortest.split,))
 
     def recipe(self) -> Recipe:
-        """What the section finetune means where it is left open."""
-        return recipe(self.config.data)
+        return RECIPE._replace(values=_DEMO) if self.config.data.name == "demo" else RECIPE
 
     def load_training(self) -> LocalisationData:
-        """The corpus with every split, and the splits to score."""
         return load_training(self.config.data, self.config.eval)
 
     def training_corpus(self, data: LocalisationData) -> Corpus:
-        """The labelled videos of every split."""
         videos = (video for video in data.corpus.videos if video.id in data.corpus.moments)
         return data.corpus._replace(videos=tuple(videos))
 
     def training(self, data: LocalisationData, model: VideoTextModel, world: World) -> TrainingData:
-        """What training learns from and is validated on."""
         from xclip_module.tasks.localisation.training import training_data
 
         return training_data(self.config, data, model, world)

@@ -4,11 +4,10 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from xclip_module.config import Config, EvalConfig, FinetuneConfig
-from xclip_module.datasets.prompts import prompt_sets, read_prompts
-from xclip_module.errors import ConfigError
 from xclip_module.features.frame_cache import stored_side
 from xclip_module.features.stored_frames import FrameStorage, make_grid
 from xclip_module.features.validation_frames import batches_of
@@ -21,13 +20,18 @@ from xclip_module.tasks.encode import reading_of
 from xclip_module.tasks.localisation.judging import Judge
 from xclip_module.tasks.localisation.load import LocalisationData
 from xclip_module.tasks.localisation.score import curve_of
-from xclip_module.tasks.localisation.scorers import SentenceScorer, with_sentences
-from xclip_module.tasks.localisation.sentences import Sentences, read_sentences
+from xclip_module.tasks.localisation.scorers import (
+    Sentences,
+    SentenceScorer,
+    read_prompt_sets,
+    read_sentences,
+    with_sentences,
+)
 from xclip_module.tasks.localisation.windows import WindowEncoder, sampling_of
 from xclip_module.tasks.training_data import TrainingData, Validation, frame_store
 from xclip_module.tasks.weights import AS_CONFIGURED, tokenise
 from xclip_module.training.batches.sampling_plan import Plan
-from xclip_module.training.batches.training_set import TrainingSet, training_set
+from xclip_module.training.batches.training_set import training_set
 
 # What is kept of each validation.
 NUMBERS = ("AUROC", "AUPRC", "mAP@0.5", "R1@0.5", "mIoU")
@@ -48,21 +52,28 @@ def training_data(config: Config, loaded: LocalisationData, model: VideoTextMode
     encoder = WindowEncoder(model, sampling, precision.choose(config.run.precision, world.device))
     tokens = tokenise(config.model, model, clips.sentences)
     sentences = read_sentences(config.model, config.eval, corpus=corpus, model=model)
-    measure = _WindowMeasure(corpus, encoder, sentences, config.eval, batch)
     return TrainingData(
         set=clips,
         tokens=tokens,
         picture=model.picture,
         place=FrameStorage(store, reading_of(data, fps=grid.fps, size=side, batch=batch), world, data.skip_unreadable),
         grid=grid,
-        plan=lambda left: _plan(section, left, seed=config.run.seed),
+        plan=partial(
+            Plan,
+            batch_size=section.batch_size,
+            seed=config.run.seed,
+            jitter_seconds=section.jitter_seconds,
+            balance_phases=section.balance_phases,
+            hard_negatives=section.hard_negatives,
+            drop_last=section.drop_last,
+        ),
         missing={missing.id: missing.why for missing in corpus.missing if missing.split == "train"},
         validation=Validation(
             split="val",
             videos=validated,
             place=FrameStorage(store, scoring, world, data.skip_unreadable),
             grid=make_grid(sampling, 0.0),
-            measure=measure.numbers,
+            measure=_WindowMeasure(corpus, encoder, sentences, config.eval, batch).numbers,
             digest=_truth_digest(corpus, validated),
             can_choose=True,
         ),
@@ -115,25 +126,5 @@ def _truth_digest(corpus: Corpus, videos: Sequence[Video]) -> str:
 
 def _texts(section: FinetuneConfig, corpus: Corpus) -> dict[str, tuple[str, ...]]:
     """What every class may be called: its own sentence first, then those of further prompt sets."""
-    texts: dict[str, tuple[str, ...]] = {query.name: (query.text,) for query in corpus.queries}
-    if not section.prompt_sets:
-        return texts
-    if any(query.kind == "free" for query in corpus.queries):
-        why = "prompt sets are sentences for class names, these queries are their own sentences"
-        raise ConfigError("finetune.prompt_sets", why=why, attempt="leave it empty")
-    for path in prompt_sets(section.prompt_sets).values():
-        further = read_prompts(path, tuple(texts))
-        texts = {name: (*spellings, further[name]) for name, spellings in texts.items()}
-    return texts
-
-
-def _plan(section: FinetuneConfig, clips: TrainingSet, *, seed: int) -> Plan:
-    return Plan(
-        clips,
-        batch_size=section.batch_size,
-        seed=seed,
-        jitter_seconds=section.jitter_seconds,
-        balance_phases=section.balance_phases,
-        hard_negatives=section.hard_negatives,
-        drop_last=section.drop_last,
-    )
+    further = read_prompt_sets("finetune.prompt_sets", section.prompt_sets, corpus).values()
+    return {query.name: (query.text, *(texts[query.name] for texts in further)) for query in corpus.queries}

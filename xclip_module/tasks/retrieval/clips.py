@@ -15,7 +15,7 @@ from xclip_module.datasets.catalogue import choose_sampling
 from xclip_module.errors import ConfigError
 from xclip_module.features.encoding import to_pixels
 from xclip_module.features.video_pass import Arrays, Encode
-from xclip_module.interface import Embeddings, VideoTextModel
+from xclip_module.interface import Embeddings, PictureReader, Video, VideoTextModel
 from xclip_module.sections import AUTO
 from xclip_module.tasks.encode import frame_encoder, in_precision
 from xclip_module.video.frame_choice import FrameChoice
@@ -63,6 +63,29 @@ class ClipEncoder(NamedTuple):
                 features[row, : len(frames)], mask[row, : len(frames)] = frames.to(device).float(), True
             parts.append(Embeddings(*(x.cpu() for x in model.embed_clips(features, mask))))
         return joined(parts)
+
+
+class ChosenGrid(NamedTuple):
+    """In place of a grid: the few frames of a video that were chosen for it, all of which are its clip."""
+
+    choice: FrameChoice
+
+    @property
+    def frames_per_clip(self) -> int:
+        """No clip has more; a short video has fewer."""
+        return self.choice.frames
+
+    def fits(self, reading: PictureReader) -> bool:
+        """Whether that reads these frames."""
+        return reading.choice == self.choice
+
+    def expected(self, video: Video) -> float:
+        """The most that a video can have."""
+        return self.choice.frames
+
+    def rows(self, time: float, frames: int, *, video: str, duration: float = 0.0) -> np.ndarray:
+        """[T] all frames of the video, T = `frames`."""
+        return np.arange(frames)
 
 
 def choose_frames(data: DataConfig, model: VideoTextModel, *, weights: str) -> FrameChoice:

@@ -56,7 +56,7 @@ def _split(scores: SplitScores, protocol: str) -> dict[str, Any]:
         "videos": len(split.videos),
         "of_texts": gallery.of_texts,
         "of_videos": gallery.of_videos,
-        "metrics": retrieval.retrieval_metrics(scores.matrix.similarity, split.text_to_video, protocol=protocol),
+        "metrics": retrieval.retrieval_metrics(scores.similarity, split.text_to_video, protocol=protocol),
         "chance": retrieval.chance(split.text_to_video, len(split.videos), protocol=protocol),
-        "two_stage": scores.matrix.two_stage,
+        "two_stage": scores.two_stage,
     }

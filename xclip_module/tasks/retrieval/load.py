@@ -81,12 +81,12 @@ def scored_splits(data: DataConfig) -> tuple[str, ...]:
         if split not in {"train", "val", "test", "all"}:
             raise ConfigError(f"data.evaluate={split}", why=f"{data.name} has {', '.join(available)}")
     chosen = tuple(dict.fromkeys(split for split in data.evaluate if split in available))
-    return chosen or (reported_split(data.name),)
+    return chosen or (find_benchmark(data.name).reported,)
 
 
 def _warn_of_other_split(data: DataConfig) -> None:
     if not set(scored_splits(data)) & set(data.evaluate):
-        asked, reported = ", ".join(data.evaluate) or "nothing", reported_split(data.name)
+        asked, reported = ", ".join(data.evaluate) or "nothing", find_benchmark(data.name).reported
         log.warning("%s has no split %s: its reported split %s is scored", data.name, asked, reported)
 
 
@@ -105,11 +105,6 @@ def load_training(data: DataConfig) -> dict[str, Gallery]:
     names = dict.fromkeys(("train", validated_split(data.name), *scored_splits(data)))
     _warn_of_other_split(data)
     return {name: load_gallery(data, name) for name in names}
-
-
-def reported_split(benchmark: str) -> str:
-    """The split whose numbers papers report."""
-    return find_benchmark(benchmark).reported
 
 
 def videos_of(split: RetrievalSplit) -> tuple[Video, ...]:

@@ -51,27 +51,12 @@ class PairScorer(NamedTuple):
         )
 
 
-class Matrix(NamedTuple):
-    """Scores [Q, C], and of two-stage scoring what the results say of it."""
-
-    similarity: np.ndarray
-    two_stage: dict[str, Any] | None
-
-
 class SplitScores(NamedTuple):
-    """One split: what could be scored, and the scores."""
+    """One split: what could be scored, the scores [Q, C], and of two-stage scoring what the results say of it."""
 
     gallery: Gallery
-    matrix: Matrix
-
-
-class Scoring(NamedTuple):
-    """keep: candidates that are scored exactly, 0 = all pairs.  seed: of the texts on which recall is measured."""
-
-    data: DataConfig
-    store: FeatureStore
-    keep: int
-    seed: int
+    similarity: np.ndarray
+    two_stage: dict[str, Any] | None
 
 
 def reading_for(scorer: PairScorer, data: DataConfig) -> Reading:
@@ -82,8 +67,10 @@ def reading_for(scorer: PairScorer, data: DataConfig) -> Reading:
     return dataclasses.replace(reading, choice=encoder.choice)
 
 
-def score_gallery(scorer: PairScorer, gallery: Gallery, scoring: Scoring, run: Run) -> SplitScores:
-    """The scores of one split, over the videos that can be read.
+def score_gallery(
+    scorer: PairScorer, gallery: Gallery, run: Run, *, data: DataConfig, store: FeatureStore, keep: int, seed: int
+) -> SplitScores:
+    """The scores of one split, over the videos that can be read; keep, seed as in `matrix_of`.
 
     Every process takes its share of the videos and gets everyone's. Raises DataError for a video that cannot be read,
     unless `data.skip_unreadable`.
@@ -93,36 +80,42 @@ def score_gallery(scorer: PairScorer, gallery: Gallery, scoring: Scoring, run: R
     encoding = Encoding(
         encode=encoder.encode(device),
         key=stored_key(encoder.model, encoder.precision),
-        reading=reading_for(scorer, scoring.data),
-        store=scoring.store,
-        skip_unreadable=scoring.data.skip_unreadable,
+        reading=reading_for(scorer, data),
+        store=store,
+        skip_unreadable=data.skip_unreadable,
     )
     arrays, skipped = of_all_videos(videos_of(gallery.split), encoding, lambda video, stored: stored, run=run)
     gallery = gallery.without(skipped) if skipped else gallery
     video = encoder.embed([arrays[name] for name in gallery.split.videos], device)
     text = scorer.embed_texts(gallery.split.texts, device)
     run.status.update(phase=f"scores of {gallery.split.split}")
-    return SplitScores(gallery, matrix_of(scorer, text, video, scoring, run.world))
+    return SplitScores(gallery, *matrix_of(scorer, text, video, keep=keep, seed=seed, world=run.world))
 
 
-def matrix_of(scorer: PairScorer, text: Embeddings, video: Embeddings, scoring: Scoring, world: World) -> Matrix:
-    """Scores of every text for every video, the same on every process; exact, or in two stages where that is asked."""
+def matrix_of(
+    scorer: PairScorer, text: Embeddings, video: Embeddings, *, keep: int, seed: int, world: World
+) -> tuple[np.ndarray, dict[str, Any] | None]:
+    """Scores of every text for every video, the same on every process, and of two-stage scoring how it went.
+
+    keep: candidates that are scored exactly, 0 = all pairs.  seed: of the texts on which recall is measured.
+    """
     similarity = scorer.encoder.model.similarity
-    if not scoring.keep:
-        return Matrix(score_shared(text, video, similarity, world=world), None)
-    staged = two_stage(text, video, similarity, keep=scoring.keep, world=world, seed=scoring.seed)
+    if not keep:
+        return score_shared(text, video, similarity, world=world), None
+    staged = two_stage(text, video, similarity, keep=keep, world=world, seed=seed)
     facts, texts, videos = staged.facts, staged.facts.t2v, staged.facts.v2t
     log.info("%s", facts_line(facts))
     assert texts is not None, "recall was asked for"
     assert videos is not None, "recall was asked for"
-    measured = {
+    return staged.matrix, {
+        "keep": facts.keep,
+        "exact_share": facts.exact_share,
         "sampled_texts": texts.queries,
         "recall@1": texts.at_1,
         "recall@10": texts.at_10,
         "v2t recall@1": videos.at_1,
         "v2t recall@10": videos.at_10,
     }
-    return Matrix(staged.matrix, {"keep": facts.keep, "exact_share": facts.exact_share, **measured})
 
 
 def settings_of(scorer: PairScorer, data: DataConfig, *, seed: int) -> dict[str, Any]:

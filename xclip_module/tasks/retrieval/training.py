@@ -3,9 +3,10 @@
 import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 
-from xclip_module.config import Config, FinetuneConfig
-from xclip_module.datasets.retrieval.benchmarks import RetrievalSplit
+from xclip_module.config import Config
+from xclip_module.datasets.retrieval.benchmarks import RetrievalSplit, find_benchmark
 from xclip_module.evaluation import retrieval
 from xclip_module.features.frame_cache import stored_side
 from xclip_module.features.stored_frames import FrameStorage
@@ -15,20 +16,12 @@ from xclip_module.interface import Video, VideoTextModel
 from xclip_module.run import distributed, precision
 from xclip_module.run.distributed import World
 from xclip_module.run.folder import Run
-from xclip_module.tasks.encode import feature_store
-from xclip_module.tasks.retrieval.clips import ClipEncoder, choose_frames
-from xclip_module.tasks.retrieval.frames import ChosenGrid
-from xclip_module.tasks.retrieval.load import (
-    Gallery,
-    reported_split,
-    scored_splits,
-    validated_split,
-    videos_of,
-)
-from xclip_module.tasks.retrieval.score import PairScorer, Scoring, matrix_of, reading_for
+from xclip_module.tasks.retrieval.clips import ChosenGrid, ClipEncoder, choose_frames
+from xclip_module.tasks.retrieval.load import Gallery, scored_splits, validated_split, videos_of
+from xclip_module.tasks.retrieval.score import PairScorer, matrix_of, reading_for
 from xclip_module.tasks.training_data import TrainingData, Validation, frame_store
 from xclip_module.tasks.weights import AS_CONFIGURED, tokenise
-from xclip_module.training.batches.pairs import PairPlan, PairSet, pair_set
+from xclip_module.training.batches.pairs import PairPlan, pair_set
 
 log = logging.getLogger(__name__)
 
@@ -54,17 +47,20 @@ def training_data(
     reading = reading_for(scorer, data)
     place = FrameStorage(frame_store(section.cache, config.run.root), reading, world, data.skip_unreadable)
     side = stored_side(model.picture.size, crop_scale=section.crop_scale)
-    store = feature_store(data, root=config.run.root)
-    measure = _PairMeasure(
-        scorer, validated, Scoring(data, store, config.eval.two_stage, config.run.seed), config.eval.v2t
-    )
+    measure = _PairMeasure(scorer, validated, config.eval.two_stage, config.run.seed, config.eval.v2t)
     return TrainingData(
         set=pairs,
         tokens=tokenise(config.model, model, pairs.sentences),
         picture=model.picture,
         place=place._replace(reading=dataclasses.replace(reading, size=side)),
         grid=ChosenGrid(choice),
-        plan=lambda left: _plan(section, left, seed=config.run.seed),
+        plan=partial(
+            PairPlan,
+            batch_size=section.batch_size,
+            seed=config.run.seed,
+            one_sentence=section.one_sentence,
+            drop_last=section.drop_last,
+        ),
         missing=gallery.skipped,
         validation=Validation(
             split=validated.split,
@@ -73,7 +69,7 @@ def training_data(
             grid=ChosenGrid(choice),
             measure=measure.numbers,
             digest=validated.file_digest,
-            can_choose=validated.split != reported_split(data.name),
+            can_choose=validated.split != find_benchmark(data.name).reported,
         ),
         scored=tuple(video for split in scored for video in videos_of(split)),
     )
@@ -81,11 +77,15 @@ def training_data(
 
 @dataclasses.dataclass(frozen=True)
 class _PairMeasure:
-    """Recall on a split while the weights change: frames are decoded once, encoded and scored anew each time."""
+    """Recall on a split while the weights change: frames are decoded once, encoded and scored anew each time.
+
+    keep, seed: as in `matrix_of`.
+    """
 
     scorer: PairScorer
     split: RetrievalSplit
-    scoring: Scoring
+    keep: int
+    seed: int
     v2t: str
 
     def numbers(self, frames: Sequence[tuple[Video, Arrays]], run: Run) -> dict[str, float | None]:
@@ -107,7 +107,7 @@ class _PairMeasure:
         left = self.split._replace(files=files).only_found()
         video = encoder.embed([encoded[name] for name in left.videos], world.device)
         text = self.scorer.embed_texts(left.texts, world.device)
-        scores = matrix_of(self.scorer, text, video, self.scoring, world).similarity
+        scores, _ = matrix_of(self.scorer, text, video, keep=self.keep, seed=self.seed, world=world)
         return {**retrieval.retrieval_metrics(scores, left.text_to_video, protocol=self.v2t)}
 
 
@@ -119,13 +119,3 @@ def _warn_of_overlap(train: RetrievalSplit, others: Sequence[RetrievalSplit]) ->
         if both := [video for video in split.videos if video in trained]:
             shown = ", ".join(both[:5]) + " …" * (len(both) > 5)
             log.warning("%d of %d videos of %s are trained on as well: %s", len(both), len(split.videos), name, shown)
-
-
-def _plan(section: FinetuneConfig, pairs: PairSet, *, seed: int) -> PairPlan:
-    return PairPlan(
-        pairs,
-        batch_size=section.batch_size,
-        seed=seed,
-        one_sentence=section.one_sentence,
-        drop_last=section.drop_last,
-    )

@@ -44,10 +44,10 @@ def write(
     if not run.world.is_main:
         return
     main = reported if reported in scores else list(scores)[-1]
-    for split, (gallery, matrix) in scores.items():
+    for split, (gallery, similarity, _) in scores.items():
         names = {"texts": gallery.split.texts, "videos": gallery.split.videos}
         end = "" if split == main else f"_{split}"
-        arrays = matrix.similarity, gallery.split.text_to_video
+        arrays = similarity, gallery.split.text_to_video
         run.write_bytes(f"similarity{end}.npz", similarity_archive(*arrays, **names))
         run.write_text(f"ranks{end}.csv", ranks_csv(*arrays, **names))
         run.record(split=split, **results.metrics["splits"][split]["metrics"])
@@ -60,8 +60,8 @@ def _write_reports(
     scores: Mapping[str, SplitScores], results: RetrievalResults, hits: dict[str, list[Hit]], run: Run, *, v2t: str
 ) -> None:
     pictures = []
-    for split, (gallery, matrix) in scores.items():
-        pictures += retrieval_pictures(matrix.similarity, gallery.split.text_to_video, split, protocol=v2t)
+    for split, (gallery, similarity, _) in scores.items():
+        pictures += retrieval_pictures(similarity, gallery.split.text_to_video, split, protocol=v2t)
     course = training_picture(results.metrics)
     for picture in [*pictures, *([course] if course else [])]:
         run.write_bytes(f"pictures/{picture.name}.svg", picture.svg)
@@ -92,7 +92,7 @@ def summary_text(metrics: Mapping[str, Any]) -> str:
 
 def _hits(scores: SplitScores, *, timeout_seconds: float) -> dict[str, list[Hit]]:
     """The queries with the worst and the best ranks, equal ranks in the order of the data set, with their answers."""
-    split, similarity = scores.gallery.split, scores.matrix.similarity
+    split, similarity = scores.gallery.split, scores.similarity
     ranks = retrieval.ranks(similarity, split.text_to_video).t2v
     order = np.argsort(ranks, kind="stable")
     chosen = {"worst": order[::-1][:_QUERIES], "best": order[:_QUERIES]}

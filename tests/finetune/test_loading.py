@@ -6,13 +6,12 @@ import pytest
 
 from xclip_module.config import Config, DataConfig, FinetuneConfig
 from xclip_module.errors import ConfigError
-from xclip_module.finetune.recipe import with_recipe
-from xclip_module.tasks.localisation.recipe import recipe as of_operations
-from xclip_module.tasks.retrieval.recipe import recipe as of_pairs
+from xclip_module.finetune.loading import with_recipe
+from xclip_module.tasks import task_of
 
-OPERATIONS = of_operations(DataConfig(name="cholec80"))
-DEMO = of_operations(DataConfig(name="demo"))
-PAIRS = of_pairs(DataConfig(name="msrvtt-9k"))
+OPERATIONS, DEMO, PAIRS = (
+    task_of(Config(data=DataConfig(name=name))).recipe() for name in ("cholec80", "demo", "msrvtt-9k")
+)
 ALL = pytest.mark.parametrize("recipe", [OPERATIONS, DEMO, PAIRS], ids=["operations", "demo", "pairs"])
 
 
