@@ -1,6 +1,5 @@
 """The run folder: what stands in it, its name and its lock."""
 
-import contextlib
 import json
 import os
 import threading
@@ -10,6 +9,7 @@ import torch
 from xclip_module.config import Config, RunConfig, to_json
 from xclip_module.errors import ConfigError
 from xclip_module.run import folder as run_folder
+from xclip_module.run.distributed import World
 
 
 def test_the_run_folder_tells_what_was_run(start, tmp_path):
@@ -39,12 +39,11 @@ def test_a_second_start_of_the_same_run_says_who_holds_it(start):
 
     def lock(folder):
         values = to_json(Config(run=RunConfig(root=str(folder.parent), name=folder.name)))
-        with contextlib.ExitStack() as stack:
-            try:
-                run_folder.lock_folder("run_test", values, stack)
-            except ConfigError as error:
-                return str(error)
-        return "locked"
+        try:
+            with run_folder.locked_folder("run_test", values, World(0, 1, "cpu"), resumes=False):
+                return "locked"
+        except ConfigError as error:
+            return str(error)
 
     assert start(main)[0] == 0
     assert f"held by process {os.getpid()}" in seen[0]

@@ -15,8 +15,7 @@ from support.probe_factory import fitter_of, windows_of
 from xclip_module.errors import NonFiniteError
 from xclip_module.interface import Query
 from xclip_module.probe.fit import make_head
-from xclip_module.training.linear import Linear, fit, make_problem
-from xclip_module.training.sweep import is_at_an_end, sweep
+from xclip_module.training.linear import Linear, fit, is_at_an_end, make_problem, sweep
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 # Of log-odds, which are a few units large: float32 and a gradient of 1e-6 leave this much.

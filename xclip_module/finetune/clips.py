@@ -64,8 +64,8 @@ def load_clips(
 ) -> Generator[Batch, None, None]:
     """This process's batches of the steps from the first to the second (excluded)."""
     loader = Loader(
-        clips.plan,
-        clips.frames,
+        plan=clips.plan,
+        frames=clips.frames,
         input_ids=data.tokens.input_ids,
         mask=data.tokens.mask,
         augmentation=Augmentation(

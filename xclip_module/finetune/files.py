@@ -1,7 +1,6 @@
 """The files of a training below its run folder: checkpoints, the best and the last weights."""
 
 import hashlib
-import logging
 import shutil
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,6 @@ BEST, LAST = "best", "last"
 _KEPT = 2
 _FORMAT = 1
 _ANEW = "another --run.name=NAME to begin anew"
-
-log = logging.getLogger(__name__)
 
 
 def newest_state(run: Run) -> dict[str, Any] | None:

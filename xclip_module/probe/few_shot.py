@@ -1,6 +1,5 @@
 """The probe with few training videos: which are drawn, and the numbers of each draw."""
 
-import logging
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -17,8 +16,6 @@ from xclip_module.tasks.localisation.judging import Judge
 
 # What is kept of each draw and split.
 NUMBERS = ("AUROC", "AUPRC", "prevalence", "mAP@0.5")
-
-log = logging.getLogger(__name__)
 
 
 def few_shot(

@@ -20,8 +20,7 @@ from xclip_module.interface import Query
 from xclip_module.models.head import Head, HeadQuery, log_odds
 from xclip_module.probe.corpus import no_choice
 from xclip_module.probe.windows import Windows, digest_of, rows_of, stacked
-from xclip_module.training.linear import Linear, Problem, fit, make_problem
-from xclip_module.training.sweep import is_at_an_end, sweep
+from xclip_module.training.linear import Linear, Problem, fit, is_at_an_end, make_problem, sweep
 
 # Below this share of a feature's size its deviation is rounding: the feature is constant.
 _LEAST_DEVIATION = 1e-5

@@ -27,7 +27,6 @@ def gather_rows(tensor: Tensor, counts: Sequence[int], world: World, group: Proc
     if world.size == 1:
         return tensor
     import torch
-    import torch.distributed as dist
 
     # Every process must send as many rows.
     padded = tensor.new_zeros((max(counts), *tensor.shape[1:]))
@@ -35,7 +34,7 @@ def gather_rows(tensor: Tensor, counts: Sequence[int], world: World, group: Proc
     # As bytes, since not every backend knows every dtype.
     parts = [torch.empty_like(padded) for _ in counts]
     with peer_errors():
-        dist.all_gather([part.view(torch.uint8) for part in parts], padded.view(torch.uint8), group=group)
+        torch.distributed.all_gather([part.view(torch.uint8) for part in parts], padded.view(torch.uint8), group=group)
     return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 
 
@@ -46,13 +45,13 @@ def fill_rows(tensor: Tensor, world: World, group: ProcessGroup | None = None) -
     """
     if world.size == 1:
         return
-    import torch.distributed as dist
+    import torch
 
     runs = [share(len(tensor), rank, world.size) for rank in range(world.size)]
     with peer_errors():
         for rank, rows in enumerate(runs):
             if rows:
-                dist.broadcast(tensor[rows.start : rows.stop], src=rank, group=group)
+                torch.distributed.broadcast(tensor[rows.start : rows.stop], src=rank, group=group)
 
 
 def average_gradients(parameters: Iterable[Tensor], world: World, group: ProcessGroup | None = None) -> None:
@@ -65,12 +64,11 @@ def average_gradients(parameters: Iterable[Tensor], world: World, group: Process
     if world.size == 1:
         return
     import torch
-    import torch.distributed as dist
 
     for bucket in _buckets(_with_gradients(list(parameters), group)):
         flat = torch.cat([gradient.flatten() for gradient in bucket])
         with peer_errors():
-            dist.all_reduce(flat, group=group)
+            torch.distributed.all_reduce(flat, group=group)
         flat /= world.size
         for gradient, mean in zip(bucket, flat.split([g.numel() for g in bucket]), strict=True):
             gradient.copy_(mean.view_as(gradient))
@@ -79,13 +77,12 @@ def average_gradients(parameters: Iterable[Tensor], world: World, group: Process
 def _with_gradients(parameters: list[Tensor], group: ProcessGroup | None) -> list[Tensor]:
     """Gradients of the parameters that have one in some process; here zero where it is missing."""
     import torch
-    import torch.distributed as dist
 
     if not parameters:
         return []
     counts = torch.tensor([p.grad is not None for p in parameters], dtype=torch.int32, device=parameters[0].device)
     with peer_errors():
-        dist.all_reduce(counts, group=group)
+        torch.distributed.all_reduce(counts, group=group)
     chosen = [parameter for parameter, count in zip(parameters, counts.tolist(), strict=True) if count]
     for parameter in chosen:
         if parameter.grad is None:

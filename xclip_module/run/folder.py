@@ -104,18 +104,17 @@ class Run:
 
 @contextlib.contextmanager
 def locked_folder(script: str, values: Values, world: World, *, resumes: bool) -> Iterator[Path]:
-    """The run's folder, the same on every rank, locked by one run at a time; see `lock_folder`."""
-    with contextlib.ExitStack() as stack:
-        folder = lock_folder(script, values, stack, resumes=resumes) if world.is_main else None
-        yield next(path for path in distributed.gather(folder, world) if path is not None)
-
-
-def lock_folder(script: str, values: Values, stack: contextlib.ExitStack, *, resumes: bool = False) -> Path:
-    """The folder of a run of `script` with this configuration, locked until `stack` closes.
+    """The folder of a run of `script` with this configuration, the same on every rank, locked by one run at a time.
 
     resumes: a run without a name gets one from its configuration instead of the time, so that the same command finds
     it again. Raises ConfigError naming the process that has locked it.
     """
+    with contextlib.ExitStack() as stack:
+        folder = _locked(script, values, stack, resumes=resumes) if world.is_main else None
+        yield next(path for path in distributed.gather(folder, world) if path is not None)
+
+
+def _locked(script: str, values: Values, stack: contextlib.ExitStack, *, resumes: bool) -> Path:
     root, name = Path(values["run"]["root"]), values["run"]["name"]
     is_named = bool(name) or resumes
     if name:

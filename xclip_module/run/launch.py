@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import functools
 import logging
 import os
 import sys
@@ -22,8 +23,8 @@ from xclip_module.run.signals import Signals
 from xclip_module.run.user_config import load_config
 
 Main = Callable[[Config, Run], Any]
-# Also told whether the check is the deep one.
-Check = Callable[[Config, Run, bool], Any]
+# Of configuration, run, and `is_deep`: whether the check is the deep one.
+Check = Callable[..., Any]
 
 log = logging.getLogger("xclip_module")
 
@@ -70,7 +71,7 @@ def _launch(main: Main, script: str, arguments: Sequence[str], check: Check | No
         config = load_config(Path(script).with_name("xclip_config.py"), words)
         name = Path(script).stem
         if check and checks:
-            main, resumes = _check_instead(check, is_deep="--check=deep" in checks), False
+            main, resumes = functools.partial(check, is_deep="--check=deep" in checks), False
             config, name = schema.override(config, {"run.name": ""}), f"check_{name}"
         signals.catch()
         _make_deterministic(config.run.deterministic)
@@ -84,10 +85,6 @@ def _launch(main: Main, script: str, arguments: Sequence[str], check: Check | No
         distributed.stop(world)
     except BaseException as error:
         _end(error, None, world)
-
-
-def _check_instead(check: Check, *, is_deep: bool) -> Main:
-    return lambda config, run: check(config, run, is_deep)
 
 
 def _make_deterministic(is_asked: bool) -> None:

@@ -2,7 +2,6 @@
 
 import datetime
 import json
-import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,6 @@ from xclip_module.errors import STOPPED
 from xclip_module.run import storage
 
 NAME = "status.json"
-
-log = logging.getLogger(__name__)
 
 
 class Status:

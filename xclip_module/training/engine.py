@@ -70,27 +70,21 @@ class Outside(Protocol):
 
     def batches(self, start: int, stop: int) -> Generator[Batch, None, None]:
         """The batches from one step to another (excluded)."""
-        ...
 
     def validate(self) -> dict[str, Any]:
         """Val numbers of the present weights."""
-        ...
 
     def keep_best(self) -> str:
         """Stores the present weights as the best; their SHA-256."""
-        ...
 
     def save(self, state: dict[str, Any], step: int) -> None:
         """Stores a checkpoint."""
-        ...
 
     def log(self, row: dict[str, Any]) -> None:
         """Takes the means of the last steps, every `log_every` of them."""
-        ...
 
     def deferred(self) -> contextlib.AbstractContextManager[None]:
         """Signals wait until the body has ended."""
-        ...
 
 
 class Trainer:

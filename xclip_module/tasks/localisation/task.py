@@ -5,7 +5,6 @@ Each verb imports what it needs: what is missing is said before torch, whose imp
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xclip_module.config import Config
@@ -43,8 +42,6 @@ RECIPE = Recipe(
     monitors=("mAP@0.5", "AUROC", "AUPRC", "R1@0.5", "mIoU"),
     refused_losses={},
 )
-
-log = logging.getLogger(__name__)
 
 
 class LocalisationTask(NamedTuple):
@@ -95,11 +92,9 @@ class LocalisationTask(NamedTuple):
         return judge(data, scorer, scores, config.eval, weights=weights, crop=config.data.crop, seed=config.run.seed)
 
     def write(self, data: LocalisationData, scores: LocalisationScores, results: LocalisationResults, run: Run) -> None:
-        from xclip_module.tasks.localisation.write import summary_text, write
+        from xclip_module.tasks.localisation.write import write
 
         write(data.corpus, scores, results, run, data=self.config.data, judging=self.config.eval)
-        summary = summary_text(data.corpus, results, self.config.eval)
-        log.info("%s\nreport: %s", summary, run.folder / "report.html")
 
     def scored(self, data: LocalisationData) -> Corpus:
         return data.corpus._replace(videos=tuple(data.videos))

@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,6 +23,8 @@ from xclip_module.tasks.localisation.score import LocalisationScores
 # What the last words on the terminal hold of each row.
 _SHOWN = ("AUROC", "AUPRC", "prevalence", "mAP@0.5")
 
+log = logging.getLogger(__name__)
+
 
 def write(
     corpus: Corpus,
@@ -32,7 +35,7 @@ def write(
     data: DataConfig,
     judging: EvalConfig,
 ) -> None:
-    """Writes scores.npz, moments.jsonl, metrics.json, bootstrap.npz, pictures/ with their numbers, and the reports."""
+    """scores.npz, moments.jsonl, metrics.json, bootstrap.npz, pictures/ with their numbers, the reports, last words."""
     answers = results.answers[judging.track]
     run.write_bytes("scores.npz", scores_archive(scores.curves, corpus))
     lines = moment_lines(answers, corpus, judging.track)
@@ -44,6 +47,7 @@ def write(
         run.record(split=split, track=judging.track, **result["macro"])
     if run.world.is_main:
         _write_reports(corpus, results, run, data=data, judging=judging)
+        log.info("%s\nreport: %s", _summary(corpus, results, judging), run.folder / "report.html")
 
 
 def _write_reports(
@@ -133,7 +137,7 @@ def moment_lines(answers: Sequence[Answer], corpus: Corpus, track: str) -> list[
     return lines
 
 
-def summary_text(corpus: Corpus, results: LocalisationResults, judging: EvalConfig) -> str:
+def _summary(corpus: Corpus, results: LocalisationResults, judging: EvalConfig) -> str:
     """What people read at the end: the macro beside its controls, or for one's own recording the best moments."""
     metrics = results.metrics
     if not metrics["splits"]:

@@ -65,10 +65,15 @@ def load_gallery(data: DataConfig, split: str) -> Gallery:
     return gallery.without(dict.fromkeys(content.missing, "no video")) if content.missing else gallery
 
 
-def load_galleries(data: DataConfig) -> dict[str, Gallery]:
-    """The splits to be scored."""
-    _warn_of_other_split(data)
-    return {split: load_gallery(data, split) for split in scored_splits(data)}
+def load_galleries(data: DataConfig, *, is_training: bool = False) -> dict[str, Gallery]:
+    """The splits to be scored; before them those that a training needs."""
+    names = scored_splits(data)
+    if not set(names) & set(data.evaluate):
+        asked = ", ".join(data.evaluate) or "nothing"
+        log.warning("%s has no split %s: its reported split %s is scored", data.name, asked, names[0])
+    if is_training:
+        names = ("train", validated_split(data.name), *names)
+    return {split: load_gallery(data, split) for split in dict.fromkeys(names)}
 
 
 def scored_splits(data: DataConfig) -> tuple[str, ...]:
@@ -84,12 +89,6 @@ def scored_splits(data: DataConfig) -> tuple[str, ...]:
     return chosen or (find_benchmark(data.name).reported,)
 
 
-def _warn_of_other_split(data: DataConfig) -> None:
-    if not set(scored_splits(data)) & set(data.evaluate):
-        asked, reported = ", ".join(data.evaluate) or "nothing", find_benchmark(data.name).reported
-        log.warning("%s has no split %s: its reported split %s is scored", data.name, asked, reported)
-
-
 def validated_split(benchmark: str) -> str:
     """The split on which a training is judged: val; the reported one where there is no other to judge on.
 
@@ -98,13 +97,6 @@ def validated_split(benchmark: str) -> str:
     """
     entry = find_benchmark(benchmark)
     return "val" if "val" in entry.splits else entry.reported
-
-
-def load_training(data: DataConfig) -> dict[str, Gallery]:
-    """The splits that a training and its evaluation need."""
-    names = dict.fromkeys(("train", validated_split(data.name), *scored_splits(data)))
-    _warn_of_other_split(data)
-    return {name: load_gallery(data, name) for name in names}
 
 
 def videos_of(split: RetrievalSplit) -> tuple[Video, ...]:

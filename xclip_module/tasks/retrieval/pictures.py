@@ -3,7 +3,8 @@
 N texts, V videos, E points of a curve.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ def retrieval_pictures(similarity: Any, text_to_video: Any, split: str, *, proto
 
     similarity: [N, V].  text_to_video: [N].  protocol: of video → text, as for `evaluation.retrieval.ranks`.
     """
-    recalls = _recalls(similarity, np.asarray(text_to_video), protocol)
+    recalls = partial(_recalls, similarity, np.asarray(text_to_video), protocol)
     size = "{} texts, {} videos".format(*np.shape(similarity))
     curves, bars = recalls(recall_plots.recall_points), recalls(recall_plots.rank_edges)
     titles = (f"Recall among the first K, {split}: {size}", f"Where the own item stands, {split}: {size}")
@@ -31,19 +32,16 @@ def retrieval_pictures(similarity: Any, text_to_video: Any, split: str, *, proto
 
 
 def _recalls(
-    similarity: Any, owner: np.ndarray, protocol: str
-) -> Callable[[Callable[[int], list[int]]], list[RecallCurve]]:
-    """A function from the choice of K [E] for so many candidates to the recalls of both directions."""
+    similarity: Any, owner: np.ndarray, protocol: str, points: Callable[[int], list[int]]
+) -> list[RecallCurve]:
+    """Both directions; points: the choice of K [E] for so many candidates."""
     texts, videos = np.shape(similarity)
     ranked = ranks(similarity, owner, protocol=protocol)
     of_video = len(ranked.videos) if protocol == BEST_CAPTION else texts
-
-    def recall(direction: str, places: np.ndarray, candidates: int, ks: Sequence[int]) -> RecallCurve:
+    curves = []
+    for direction, places, candidates in (("t2v", ranked.t2v, videos), ("v2t", ranked.v2t, of_video)):
+        ks = points(candidates)
         expected = chance(owner, videos, ks=ks, protocol=protocol)
         levels = np.array([expected[f"{direction}/R@{k}"] for k in ks])
-        return RecallCurve(direction, ks, recall_at(places, ks), levels, len(places), candidates)
-
-    return lambda points: [
-        recall("t2v", ranked.t2v, videos, points(videos)),
-        recall("v2t", ranked.v2t, of_video, points(of_video)),
-    ]
+        curves.append(RecallCurve(direction, ks, recall_at(places, ks), levels, len(places), candidates))
+    return curves

@@ -5,24 +5,15 @@ Each verb imports what it needs: what is missing is said before torch, whose imp
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xclip_module.config import Config
-from xclip_module.datasets.retrieval.benchmarks import find_benchmark
 from xclip_module.interface import Corpus, Video, VideoTextModel
 from xclip_module.run import precision
 from xclip_module.run.distributed import World
 from xclip_module.run.folder import Run
 from xclip_module.tasks.recipe import Recipe
-from xclip_module.tasks.retrieval.load import (
-    Gallery,
-    check_sections,
-    corpus_of,
-    load_galleries,
-    load_training,
-    videos_of,
-)
+from xclip_module.tasks.retrieval.load import Gallery, check_sections, corpus_of, load_galleries, videos_of
 from xclip_module.tasks.weights import AS_CONFIGURED, UNTRAINED, Origin, announce_weights, build_model
 
 if TYPE_CHECKING:
@@ -49,8 +40,6 @@ RECIPE = Recipe(
     monitors=("t2v/R@1",),
     refused_losses={"classification": "a softmax over the sentences of all videos is no classification"},
 )
-
-log = logging.getLogger(__name__)
 
 
 class RetrievalTask(NamedTuple):
@@ -101,18 +90,9 @@ class RetrievalTask(NamedTuple):
     def write(
         self, data: dict[str, Gallery], scores: dict[str, SplitScores], results: RetrievalResults, run: Run
     ) -> None:
-        from xclip_module.tasks.retrieval.write import summary_text, write
+        from xclip_module.tasks.retrieval.write import write
 
-        section = self.config.data
-        write(
-            scores,
-            results,
-            run,
-            reported=find_benchmark(section.name).reported,
-            v2t=self.config.eval.v2t,
-            timeout_seconds=section.decode_timeout_seconds,
-        )
-        log.info("%s\nreport: %s", summary_text(results.metrics), run.folder / "report.html")
+        write(scores, results, run, data=self.config.data, v2t=self.config.eval.v2t)
 
     def scored(self, data: dict[str, Gallery]) -> Corpus:
         return corpus_of(self.config.data.name, list(data.values()))
@@ -128,7 +108,7 @@ class RetrievalTask(NamedTuple):
 
     def load_training(self) -> dict[str, Gallery]:
         check_sections(self.config.data, self.config.eval, head_path=self.config.model.head)
-        return load_training(self.config.data)
+        return load_galleries(self.config.data, is_training=True)
 
     def training_corpus(self, data: dict[str, Gallery]) -> Corpus:
         return self.scored(data)

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from xclip_module.config import DataConfig
+from xclip_module.datasets.retrieval.benchmarks import find_benchmark
 from xclip_module.errors import DataError
 from xclip_module.evaluation import retrieval
 from xclip_module.evaluation.retrieval_dump import ranks_csv, similarity_archive
@@ -29,20 +31,15 @@ log = logging.getLogger(__name__)
 
 
 def write(
-    scores: Mapping[str, SplitScores],
-    results: RetrievalResults,
-    run: Run,
-    *,
-    reported: str,
-    v2t: str,
-    timeout_seconds: float,
+    scores: Mapping[str, SplitScores], results: RetrievalResults, run: Run, *, data: DataConfig, v2t: str
 ) -> None:
-    """similarity.npz and ranks.csv of every split, metrics, pictures, reports.
+    """similarity.npz and ranks.csv of every split, metrics, pictures, reports, and the last words on the terminal.
 
-    reported: the split whose files have the plain names; of a run without it the last one.
+    The files of the reported split have the plain names, of a run without it those of the last one.
     """
     if not run.world.is_main:
         return
+    reported = find_benchmark(data.name).reported
     main = reported if reported in scores else list(scores)[-1]
     for split, (gallery, similarity, _) in scores.items():
         names = {"texts": gallery.split.texts, "videos": gallery.split.videos}
@@ -52,8 +49,9 @@ def write(
         run.write_text(f"ranks{end}.csv", ranks_csv(*arrays, **names))
         run.record(split=split, **results.metrics["splits"][split]["metrics"])
     run.write_json("metrics.json", results.metrics)
-    hits = _hits(scores[main], timeout_seconds=timeout_seconds)
+    hits = _hits(scores[main], timeout_seconds=data.decode_timeout_seconds)
     _write_reports(scores, results, hits, run, v2t=v2t)
+    log.info("%s\nreport: %s", _summary(results.metrics), run.folder / "report.html")
 
 
 def _write_reports(
@@ -74,7 +72,7 @@ def _write_reports(
     run.write_text("report.html", page)
 
 
-def summary_text(metrics: Mapping[str, Any]) -> str:
+def _summary(metrics: Mapping[str, Any]) -> str:
     """What people read at the end: both directions of every split, chance below."""
     lines = ["weights are untrained (random): expect chance"] if metrics["untrained"] else []
     for split, result in metrics["splits"].items():

@@ -31,13 +31,6 @@ class Augmentation(NamedTuple):
     colour: float = 0.0
 
 
-class _Crop(NamedTuple):
-    top: int
-    left: int
-    height: int
-    width: int
-
-
 def augment(clip: Tensor, settings: Augmentation, *, seed: tuple[int, ...]) -> Tensor:
     """A view [T, 3, size, size] uint8 of a clip [T, 3, S, S] uint8: a function of `seed` (words >= 0) alone.
 
@@ -83,12 +76,12 @@ def recolour(clip: Tensor, *, brightness: float, contrast: float, saturation: fl
     return changed.round_().clamp_(0, 255).to(torch.uint8).view(clip.shape)
 
 
-def _draw_crop(rng: np.random.Generator, side: int, scale: float) -> _Crop:
-    """A rectangle of at least the share `scale` of a square, no longer than it on either side."""
+def _draw_crop(rng: np.random.Generator, side: int, scale: float) -> tuple[int, int, int, int]:
+    """Top, left, height and width of a rectangle in a square, of at least the share `scale` of it."""
     share = rng.uniform(scale, 1)
     # Narrower limits where 4:3 of this area would not fit.
     reach = math.log(min(_RATIO, 1 / share))
     ratio = math.exp(rng.uniform(-reach, reach))
     height, width = round(side * math.sqrt(share / ratio)), round(side * math.sqrt(share * ratio))
     top, left = (int(rng.integers(side - length + 1)) for length in (height, width))
-    return _Crop(top, left, height, width)
+    return top, left, height, width

@@ -9,6 +9,7 @@ import math
 from collections import deque
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -36,11 +37,9 @@ class AnyPlan(Protocol):
 
     def samples(self, step: int) -> Sequence[Any]:
         """Those of a step, counted from 0 over all epochs."""
-        ...
 
     def positives(self, samples: Sequence[Any], *, all_sentences: bool = False) -> Positives:
         """Sentences against clips of a batch."""
-        ...
 
 
 class _Share(NamedTuple):
@@ -53,30 +52,22 @@ class _Share(NamedTuple):
     waiting: list[Future[None]]
 
 
+@dataclass(frozen=True, kw_only=True)
 class Loader:
-    """The batches of a plan, as this process sees them."""
+    """The batches of a plan, as this process sees them.
 
-    def __init__(
-        self,
-        plan: AnyPlan,
-        frames: ClipSource,
-        *,
-        input_ids: Tensor,
-        mask: Tensor,
-        augmentation: Augmentation,
-        world: World,
-        threads: int,
-        all_sentences: bool = False,
-    ):
-        """Starts nothing.
+    input_ids, mask: [S, W] tokens of all sentences of the training set.  threads: 1 at least.
+    all_sentences: a batch holds all sentences, not only those of its samples.
+    """
 
-        input_ids, mask: [S, W] tokens of all sentences of the training set.
-        threads: 0 = clips are prepared where they are asked for.
-        all_sentences: a batch holds all sentences, not only those of its samples.
-        """
-        self._plan, self._frames, self._augmentation = plan, frames, augmentation
-        self._input_ids, self._mask, self._all_sentences = input_ids, mask, all_sentences
-        self._world, self._threads = world, threads
+    plan: AnyPlan
+    frames: ClipSource
+    input_ids: Tensor
+    mask: Tensor
+    augmentation: Augmentation
+    world: World
+    threads: int
+    all_sentences: bool
 
     def batches(self, start_step: int, stop_step: int) -> Generator[Batch, None, None]:
         """The batches of steps `start_step` to `stop_step` (excluded); closing the generator ends the threads.
@@ -84,11 +75,7 @@ class Loader:
         They are the same for any number of threads and any first step; the shares of all processes, one behind the
         other, are the batch of a single one. An error names its clip: DataError where it cannot be read.
         """
-        if not self._threads:
-            for step in range(start_step, stop_step):
-                yield self._finish(self._begin(step, None))
-            return
-        pool = ThreadPoolExecutor(self._threads, thread_name_prefix="clips", initializer=_compute_on_one_core)
+        pool = ThreadPoolExecutor(self.threads, thread_name_prefix="clips", initializer=_compute_on_one_core)
         try:
             under_way: deque[_Share] = deque()
             for step in range(start_step, stop_step):
@@ -102,31 +89,27 @@ class Loader:
 
     def _ahead(self, share: int) -> int:
         """Batches under way behind the one that is wanted: two clips a thread, and one batch at least."""
-        return 1 + math.ceil(2 * self._threads / max(share, 1))
+        return 1 + math.ceil(2 * self.threads / max(share, 1))
 
-    def _begin(self, step: int, pool: ThreadPoolExecutor | None) -> _Share:
-        """Hands the clips of this process's share to the threads, or prepares them."""
-        samples = self._plan.samples(step)
-        mine = share(len(samples), self._world.rank, self._world.size)
-        side = self._augmentation.size
-        slots = (len(mine), self._frames.grid.frames_per_clip)
+    def _begin(self, step: int, pool: ThreadPoolExecutor) -> _Share:
+        """Hands the clips of this process's share to the threads."""
+        samples = self.plan.samples(step)
+        mine = share(len(samples), self.world.rank, self.world.size)
+        side = self.augmentation.size
+        slots = (len(mine), self.frames.grid.frames_per_clip)
         # From pinned memory a GPU takes them while it computes.
-        is_pinned = self._world.device.type == "cuda"
+        is_pinned = self.world.device.type == "cuda"
         frames = torch.empty((*slots, 3, side, side), dtype=torch.uint8, pin_memory=is_pinned)
         shown = torch.empty(slots, dtype=torch.bool, pin_memory=is_pinned)
         jobs = zip(samples[mine.start : mine.stop], frames, shown, strict=True)
-        if pool is not None:
-            return _Share(samples, mine.start, frames, shown, [pool.submit(self._prepare, *job) for job in jobs])
-        for job in jobs:
-            self._prepare(*job)
-        return _Share(samples, mine.start, frames, shown, [])
+        return _Share(samples, mine.start, frames, shown, [pool.submit(self._prepare, *job) for job in jobs])
 
     def _prepare(self, sample: Any, into: Tensor, shown: Tensor) -> None:
         """Writes one clip into its place; what it has no frame for stays black and is not shown."""
         try:
-            clip = self._frames.clip(sample.video, sample.time)
+            clip = self.frames.clip(sample.video, sample.time)
             count = len(clip)
-            into[:count].copy_(augment(clip, self._augmentation, seed=(self._plan.seed, sample.epoch, sample.draw)))
+            into[:count].copy_(augment(clip, self.augmentation, seed=(self.plan.seed, sample.epoch, sample.draw)))
             into[count:] = 0
             shown[:] = torch.arange(len(shown)) < count
         except UserError as error:
@@ -139,14 +122,14 @@ class Loader:
     def _finish(self, share: _Share) -> Batch:
         for clip in share.waiting:
             clip.result()
-        relation = self._plan.positives(share.samples, all_sentences=self._all_sentences)
+        relation = self.plan.positives(share.samples, all_sentences=self.all_sentences)
         rows = torch.from_numpy(relation.rows)
         return Batch(
             frames=share.frames,
             shown=share.shown,
             start=share.start,
-            input_ids=self._input_ids[rows],
-            mask=self._mask[rows],
+            input_ids=self.input_ids[rows],
+            mask=self.mask[rows],
             sentences=torch.from_numpy(relation.sentences),
             positives=torch.from_numpy(relation.positives),
             unknown=torch.from_numpy(relation.unknown),
