@@ -13,8 +13,7 @@ from xclip_module.evaluation.summary import summarise
 from xclip_module.interface import Curve, Question
 from xclip_module.moments.answers import answer
 from xclip_module.probe import fit as probe_fit
-from xclip_module.probe.few_shot import draw_videos
-from xclip_module.probe.fit import learnable, make_head, mean_over_pairs, standardise
+from xclip_module.probe.fit import draw_videos, learnable, make_head, mean_over_pairs, standardise
 from xclip_module.training.linear import fit, make_problem
 
 pytestmark = pytest.mark.usefixtures("one_thread")

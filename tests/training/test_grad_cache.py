@@ -15,9 +15,10 @@ from xclip_module.interface import Batch, Embeddings, Picture
 from xclip_module.models.ms_xclip import MicrosoftXClip
 from xclip_module.run.collectives import average_gradients
 from xclip_module.run.distributed import World, share
-from xclip_module.training.grad_cache import backward, chunk_seed
+from xclip_module.training.grad_cache import backward
 from xclip_module.training.objectives import LOSSES
 from xclip_module.training.optim import build_optimizer, parameter_groups, set_lr
+from xclip_module.training.seeds import seed_of
 
 ALONE = World(0, 1, torch.device("cpu"))
 FAMILIES = ("xclip", "clip4clip", "tight", "ms-xclip")
@@ -106,14 +107,14 @@ def whole(model, batch, *, micro, loss="multi_positive"):
     def embed(kind, encode, *rows):
         parts = []
         for number, chunk in enumerate(zip(*(x.split(micro) for x in rows), strict=True)):
-            torch.manual_seed(chunk_seed(SEED, 0, kind, number))
+            torch.manual_seed(seed_of(SEED, 0, kind, number))
             parts.append(encode(*chunk))
         return Embeddings(*map(torch.cat, zip(*parts, strict=True)))
 
     pixels = to_pixels(batch.frames) * batch.shown[:, :, None, None, None]
     text = embed("text", model.encode_text, batch.input_ids, batch.mask)
     video = embed("clip", model.encode_video, pixels, batch.shown)
-    torch.manual_seed(chunk_seed(SEED, 0, "head", 0))
+    torch.manual_seed(seed_of(SEED, 0, "head", 0))
     value = LOSSES[loss](model.similarity(text, video), batch.sentences, batch.positives, batch.unknown)
     value.backward()
     return value.item()
@@ -305,7 +306,7 @@ def test_a_signal_in_the_first_pass_leaves_no_gradient():
 
 def test_every_chunk_of_every_process_draws_dropout_of_its_own():
     keys = [(s, r, k, n) for s in range(3) for r in range(3) for k in ("text", "clip", "head") for n in range(12)]
-    assert len({chunk_seed(*key) for key in keys}) == len(keys)
+    assert len({seed_of(*key) for key in keys}) == len(keys)
 
 
 def train(rank, size, family):

@@ -18,7 +18,7 @@ from xclip_module.models import load_checkpoint
 from xclip_module.models.official import to_official
 from xclip_module.models.parameters import freeze_, logit_scale, pretrained_names
 from xclip_module.run.distributed import World
-from xclip_module.training.grad_cache import backward
+from xclip_module.training.grad_cache import StepMaker, backward
 from xclip_module.training.optim import (
     BertAdam,
     bertadam_schedule,
@@ -28,7 +28,6 @@ from xclip_module.training.optim import (
     set_lr,
     warmup_cosine,
 )
-from xclip_module.training.step import StepMaker
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "clip4clip"
 # Folders of complete cases, larger than the repository carries; see golden/README.md.

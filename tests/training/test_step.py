@@ -9,9 +9,8 @@ from support.small_training import StepCalls
 
 from xclip_module.interface import Batch
 from xclip_module.run.distributed import World
-from xclip_module.training.grad_cache import backward
+from xclip_module.training.grad_cache import StepMaker, backward
 from xclip_module.training.seeds import seed_of
-from xclip_module.training.step import StepMaker
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 ALONE = World(0, 1, torch.device("cpu"))

@@ -19,7 +19,7 @@ from xclip_module.models.parameters import checkpoint_activations_, logit_scale
 from xclip_module.run import precision
 from xclip_module.run.distributed import World
 from xclip_module.training.batches.pairs import PairPlan, PairSet
-from xclip_module.training.step import StepMaker
+from xclip_module.training.grad_cache import StepMaker
 
 _WORDS, _SIDE, _VOCABULARY = 32, 224, 49408
 _SMALL = 4

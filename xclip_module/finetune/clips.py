@@ -54,9 +54,7 @@ def forecast_frames(data: TrainingData, *, source: str) -> dict[str, int]:
     wanted = [("validation frames", judged.videos, picture_content(), judged.place, judged.grid)]
     if source == "cache":
         wanted.append(("training frames", data.set.videos, jpeg_content(), data.place, data.grid))
-    return {
-        name: round(estimate(videos, content, place, grid=grid)[1]) for name, videos, content, place, grid in wanted
-    }
+    return {name: round(estimate(videos, kind, place, grid=grid)[1]) for name, videos, kind, place, grid in wanted}
 
 
 def load_clips(

@@ -24,11 +24,9 @@ class TrainingLog:
         self._board = _open_board(run.folder / "tensorboard", step) if run.world.is_main else None
 
     def __enter__(self) -> "TrainingLog":
-        """Itself."""
         return self
 
     def __exit__(self, *ended: Any) -> None:
-        """Closes the bar."""
         self._bar.__exit__(*ended)
         if self._board is not None:
             self._board.close()
@@ -82,10 +80,8 @@ def _line(row: Mapping[str, Any], total: int) -> str:
 
 
 def _short(row: Mapping[str, Any]) -> str:
-    wait = f"{row['data_wait']:.0%}"
-    return (
-        f", loss {_number(row['loss'], '.3f')}, lr {row['lr']:.1e}, {row['clips_per_second']:.1f} clips/s, wait {wait}"
-    )
+    wait, rate = f"{row['data_wait']:.0%}", f"{row['clips_per_second']:.1f}"
+    return f", loss {_number(row['loss'], '.3f')}, lr {row['lr']:.1e}, {rate} clips/s, wait {wait}"
 
 
 def _number(value: float | None, form: str) -> str:

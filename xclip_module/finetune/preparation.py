@@ -21,9 +21,9 @@ from xclip_module.sections import FIND
 from xclip_module.tasks.training_data import TrainingData
 from xclip_module.tasks.weights import build_model, tokenizer_path
 from xclip_module.training.engine import Rules, Trainer
+from xclip_module.training.grad_cache import StepMaker
 from xclip_module.training.memory import find_micro_batch
 from xclip_module.training.optim import SCHEDULES, build_optimizer, parameter_groups
-from xclip_module.training.step import StepMaker
 
 log = logging.getLogger(__name__)
 

@@ -1,9 +1,11 @@
-"""Linear heads of every kind of query: standardised features, the penalty swept on val, the fits stored.
+"""Linear heads of every kind of query: standardised features, the penalty swept on val, the fits stored; and the
+same with few training videos.
 
 N windows of all training videos, D width, Q queries, M windows of a video.
 """
 
 import logging
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,15 +18,20 @@ from torch import Tensor
 from xclip_module.config import ProbeConfig
 from xclip_module.evaluation.frames import rank_pair, sample_ap
 from xclip_module.features.store import FeatureStore
-from xclip_module.interface import Query
+from xclip_module.interface import Curve, Query
 from xclip_module.models.head import Head, HeadQuery, log_odds
-from xclip_module.probe.corpus import no_choice
-from xclip_module.probe.windows import Windows, digest_of, rows_of, stacked
+from xclip_module.moments.tracks import SIMILARITY
+from xclip_module.probe.corpus import TRAIN, VAL, check_shots, no_choice
+from xclip_module.probe.windows import ProbeData, Windows, digest_of, rows_of, stacked
+from xclip_module.run.progress import Progress
+from xclip_module.tasks.localisation.judge import Judge
 from xclip_module.training.linear import Linear, Problem, fit, is_at_an_end, make_problem, sweep
 
 # Below this share of a feature's size its deviation is rounding: the feature is constant.
 _LEAST_DEVIATION = 1e-5
 _FORMS = {"phase": "softmax over {} phases", "tool": "{} one-vs-rest sigmoids", "free": "{} sigmoids, one a sentence"}
+# What is kept of each draw and split.
+NUMBERS = ("AUROC", "AUPRC", "prevalence", "mAP@0.5")
 # A penalty of the middle, and how many the sweep tries.
 _TRIAL_PENALTY, _PENALTIES = 1.0, 15
 
@@ -137,9 +144,8 @@ class _Group:
             self.rows.append(row)
             if not self.is_quiet:
                 numbers = ", ".join(f"{name} {row[name]:.4f}" for name in ("train", "val") if row[name] is not None)
-                log.info(
-                    "%s, penalty %.3g: %s %s (%d steps)", self.kind, penalty, section.monitor, numbers, row["steps"]
-                )
+                shown = f"{section.monitor} {numbers} ({row['steps']} steps)"
+                log.info("%s, penalty %.3g: %s", self.kind, penalty, shown)
             return -np.inf if row["val"] is None else row["val"]
 
         if not penalty and not self._can_choose(rows):
@@ -287,3 +293,54 @@ def make_head(fitted: Fitted, queries: Sequence[Query], temporal: Any, source: A
         source=source,
         made=made,
     ).to(torch.device("cpu"))
+
+
+def few_shot(
+    fitter: Fitter, data: ProbeData, whole: Fitted, *, judging: Judge, splits: Sequence[str], seed: int
+) -> dict[str, Any]:
+    """Numbers of every draw of `probe.shots` training videos, each with its own penalties from the whole val split.
+
+    whole: the fit to all training videos, whose penalty a draw takes for what it shows and val does not.
+    splits: those that are scored.  seed: of which videos are drawn.
+    Raises ConfigError for more videos than there are.
+    """
+    section, train, val = fitter.section, data.of(TRAIN), data.of(VAL)
+    check_shots(section, len(train))
+    rows = []
+    shots = sorted(set(section.shots))
+    drawn = [
+        (count, draw, chosen)
+        for count in shots
+        for draw, chosen in enumerate(draw_videos(train, count, seed=seed, draws=section.draws))
+    ]
+    with Progress(len(drawn), name="few-shot", unit="draws", is_shown=True) as progress:
+        for count, draw, chosen in drawn:
+            fitted = fitter.fit(chosen, val, otherwise=whole.penalties)
+            numbers = {split: _numbers(fitter, fitted, judging, data.of(split)) for split in splits}
+            videos = [video.video for video in chosen]
+            rows.append({"shots": count, "draw": draw, "videos": videos, "lambda": fitted.penalties, "splits": numbers})
+            progress.advance(1, f"{count} of {len(train)} videos")
+    return {"shots": shots, "draws": section.draws, "rows": rows}
+
+
+def draw_videos(train: Sequence[Windows], count: int, *, seed: int, draws: int) -> list[list[Windows]]:
+    """Up to `draws` different choices of `count` training videos, each in their order; fewer where there are no more.
+
+    The first ones are the same whatever number is asked for.
+    """
+    rng = np.random.default_rng((seed, count))
+    chosen: dict[tuple[int, ...], list[Windows]] = {}
+    while len(chosen) < min(draws, math.comb(len(train), count)):
+        numbers = tuple(sorted(rng.choice(len(train), count, replace=False).tolist()))
+        chosen.setdefault(numbers, [train[number] for number in numbers])
+    return list(chosen.values())
+
+
+def _numbers(fitter: Fitter, fitted: Fitted, judging: Judge, videos: Sequence[Windows]) -> dict[str, Any]:
+    """The macro numbers of the per-window head, similarity-only."""
+    head = make_head(fitted, fitter.queries, None, {}, {})
+    curves = [
+        Curve(video.video, video.times, head.scores(video.features.cpu()).numpy(), video.duration) for video in videos
+    ]
+    macro = judging.summary(judging.answers(curves, SIMILARITY)).macro
+    return {name: macro[name] for name in NUMBERS}

@@ -13,8 +13,7 @@ from xclip_module.features.window_features import known_features
 from xclip_module.interface import Corpus, VideoTextModel
 from xclip_module.models.head import Head, save_head
 from xclip_module.probe.corpus import TRAIN, VAL
-from xclip_module.probe.few_shot import few_shot
-from xclip_module.probe.fit import Fitted, Fitter, make_head
+from xclip_module.probe.fit import Fitted, Fitter, few_shot, make_head
 from xclip_module.probe.temporal import fit_temporal
 from xclip_module.probe.windows import ProbeData, load_windows
 from xclip_module.run import distributed, precision
@@ -22,10 +21,9 @@ from xclip_module.run.folder import Run
 from xclip_module.sections import AUTO
 from xclip_module.tasks import Task
 from xclip_module.tasks.encode import feature_store
-from xclip_module.tasks.localisation.head import query_rows, source_of
-from xclip_module.tasks.localisation.judging import Judge
+from xclip_module.tasks.localisation.judge import Judge
 from xclip_module.tasks.localisation.load import LocalisationData
-from xclip_module.tasks.localisation.scorers import HeadScorer
+from xclip_module.tasks.localisation.scorers import HeadScorer, query_rows, source_of
 from xclip_module.tasks.localisation.task import LocalisationTask
 from xclip_module.tasks.localisation.windows import WindowEncoder, sampling_of
 from xclip_module.tasks.weights import UNTRAINED, Origin, build_model
@@ -178,9 +176,8 @@ def _flags(section: ModelConfig, encoder: WindowEncoder, *, crop: str, seed: int
     if section.weights.startswith(UNTRAINED):
         values["run.seed"] = str(seed)
     values |= {f"data.{name}": value for name, value in encoder.sampling._asdict().items()}
-    return " ".join(
-        f"--{name}={value:g}" if isinstance(value, float) else f"--{name}={value}" for name, value in values.items()
-    )
+    shown = {name: f"{value:g}" if isinstance(value, float) else value for name, value in values.items()}
+    return " ".join(f"--{name}={value}" for name, value in shown.items())
 
 
 def _changed(config: Config) -> dict[str, Any]:

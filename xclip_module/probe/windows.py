@@ -14,12 +14,12 @@ from torch import Tensor
 
 from xclip_module.errors import DataError
 from xclip_module.evaluation.frames import labels_at
+from xclip_module.features.video_pass import Arrays
 from xclip_module.features.window_features import window_features
 from xclip_module.interface import Corpus, Query, Video
 from xclip_module.probe.corpus import TRAIN
-from xclip_module.run import distributed
 from xclip_module.run.folder import Run
-from xclip_module.tasks.encode import Encoding, stored_videos
+from xclip_module.tasks.encode import Encoding, of_all_videos, stored_videos
 from xclip_module.tasks.localisation.windows import WindowEncoder
 
 
@@ -55,21 +55,20 @@ def load_windows(corpus: Corpus, encoder: WindowEncoder, encoding: Encoding, *, 
     """Windows of all labelled videos of every split; encoded by all processes, held by the main one alone."""
     videos = [video for video in corpus.videos if video.id in corpus.moments]
     skipped: dict[str, str] = {}
+
+    def check(video: Video, stored: Arrays) -> None:
+        encoder.windows_of(video.id, stored)
+
     if run.world.size > 1:
-        share = distributed.shard(videos, run.world)
-        with contextlib.closing(_stored(share, encoder, encoding, run, skipped)) as passing:
-            for _ in passing:
-                pass
-        skipped = {name: why for skips in distributed.gather(skipped, run.world) for name, why in skips.items()}
+        _, skipped = of_all_videos(videos, encoding, lambda video, stored: None, run=run, check=check)
     windows: list[Windows] = []
     if run.world.is_main:
         left = [video for video in videos if video.id not in skipped]
-        with contextlib.closing(_stored(left, encoder, encoding, run, skipped)) as passing:
+        with contextlib.closing(stored_videos(left, encoding, run=run, skipped=skipped, check=check)) as passing:
             for video, stored in passing:
                 times, rows = encoder.windows_of(video.id, stored)
-                seen = window_features(
-                    stored, encoder.model, rows=rows, kind=features, device=run.world.device, video=video.id
-                )
+                device, name = run.world.device, video.id
+                seen = window_features(stored, encoder.model, rows=rows, kind=features, device=device, video=name)
                 windows.append(make_windows(video, corpus, times, float(stored["duration"]), seen))
         if not any(video.split == TRAIN for video in windows):
             train = {video.id for video in corpus.of_split(TRAIN)}
@@ -78,14 +77,6 @@ def load_windows(corpus: Corpus, encoder: WindowEncoder, encoding: Encoding, *, 
     # As the corpus lists them: what is stored already comes before what had to be encoded.
     order = {video.id: number for number, video in enumerate(videos)}
     return ProbeData(tuple(sorted(windows, key=lambda video: order[video.video])), skipped)
-
-
-def _stored(
-    videos: Sequence[Video], encoder: WindowEncoder, encoding: Encoding, run: Run, skipped: dict[str, str]
-) -> Any:
-    return stored_videos(
-        videos, encoding, run=run, skipped=skipped, check=lambda video, stored: encoder.windows_of(video.id, stored)
-    )
 
 
 def make_windows(video: Video, corpus: Corpus, times: np.ndarray, duration: float, features: Tensor) -> Windows:

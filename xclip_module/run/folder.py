@@ -173,10 +173,8 @@ def _differing(folder: Path, script: str, values: Values) -> dict[str, tuple[Any
 
 def _by_dotted_key(values: Any) -> dict[str, Any]:
     """Values by dotted key; whatever else a file may hold is left out."""
-    sections = values.items() if isinstance(values, dict) else ()
-    return {
-        f"{section}.{key}": value for section, part in sections if isinstance(part, dict) for key, value in part.items()
-    }
+    parts = values.items() if isinstance(values, dict) else ()
+    return {f"{name}.{key}": value for name, part in parts if isinstance(part, dict) for key, value in part.items()}
 
 
 def _digest(values: Values) -> str:

@@ -174,9 +174,8 @@ def _explained(error: BaseException, run: Run | None, world: World) -> tuple[int
         attempt = "--model.frames_per_forward=16 (or smaller)" if is_towers else "--data.stride_seconds=10 (or larger)"
         error = MemoryShortage("out of memory", world.device, str(error).split(".")[0], attempt)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        error = DiskError(
-            "disk full", error.filename or (run.folder if run else ""), attempt="free space, or --run.root=FOLDER"
-        )
+        place = error.filename or (run.folder if run else "")
+        error = DiskError("disk full", place, attempt="free space, or --run.root=FOLDER")
     if isinstance(error, UserError):
         return error.exit_code, str(error)
     text = "".join(traceback.format_exception(error))

@@ -29,7 +29,6 @@ class Progress:
         )
 
     def __enter__(self) -> "Progress":
-        """Starts with nothing done."""
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:

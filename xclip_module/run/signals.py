@@ -13,7 +13,6 @@ class Signals:
     """What the run does about SIGINT, SIGTERM and SIGHUP once `catch` was called."""
 
     def __init__(self) -> None:
-        """Catches nothing yet."""
         self._depth = 0
         self._pending = ""
 

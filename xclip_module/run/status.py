@@ -16,7 +16,6 @@ class Status:
     """The main process writes while it runs; any process may write why the run failed, and the cause stays."""
 
     def __init__(self, folder: Path, rank: int):
-        """For the run of this folder."""
         self._path, self._rank = folder / NAME, rank
         self._facts: dict[str, Any] = {}
 

@@ -17,9 +17,8 @@ from torch import nn
 
 from xclip_module.errors import DiskError, MemoryShortage, NonFiniteError
 from xclip_module.interface import Batch
-from xclip_module.training.grad_cache import StepLoss
+from xclip_module.training.grad_cache import StepLoss, StepMaker
 from xclip_module.training.optim import set_lr
-from xclip_module.training.step import StepMaker
 
 # So many clips of a batch that gave no finite gradient are named.
 _MOST_NAMES = 8
@@ -274,9 +273,8 @@ def _give_up(trainer: Trainer, batch: Batch, loss: float) -> None:
         f"{progress.skipped_in_a_row} steps in a row up to step {progress.step}: loss {loss:g}, lr {lr:.3g}, "
         f"loss scale {trainer.scaler.get_scale():g}, last batch {', '.join(names)}"
     )
-    raise NonFiniteError(
-        "gradients are not finite", "", why, "a smaller --finetune.lr, or --run.precision=bf16 or fp32"
-    )
+    attempt = "a smaller --finetune.lr, or --run.precision=bf16 or fp32"
+    raise NonFiniteError("gradients are not finite", "", why, attempt)
 
 
 @contextlib.contextmanager

@@ -1,10 +1,11 @@
-"""Exact gradients of a large contrastive batch in micro-batches, over processes.
+"""What computes a step: exact gradients of a large contrastive batch in micro-batches, the same on every process.
 
 U distinct sentences and B clips of the whole batch; u and b of one process, m of one chunk; W word slots, T frames,
 L tokens, D width, H picture side.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,10 +14,14 @@ import torch.distributed as dist
 from torch import Tensor
 
 from xclip_module.interface import Batch, Embeddings
-from xclip_module.run.collectives import gather_rows
+from xclip_module.run import precision
+from xclip_module.run.collectives import average_gradients, gather_rows
 from xclip_module.run.distributed import World, share
 from xclip_module.training.objectives import LOSSES, accuracy, floor
+from xclip_module.training.optim import clamp_logit_scale_
 from xclip_module.training.seeds import seed_of
+
+Forward = Callable[[], Embeddings]
 
 
 class StepLoss(NamedTuple):
@@ -30,6 +35,66 @@ class StepLoss(NamedTuple):
     loss: float
     floor: float
     accuracy: float
+
+
+@dataclass(frozen=True)
+class StepMaker:
+    """A model in training and how a step of it is computed.
+
+    model: an `nn.Module` that is a `VideoTextModel`.  to_pixels: uint8 frames [m, T, 3, H, H] -> what `encode_video`
+    takes, on the device.
+    precision: of the towers, as `precision.choose` gives it.  loss: a name of `objectives.LOSSES`.
+    micro_batch_size: most texts or clips in a forward, 0 = all of a share.  seed: of the run.
+    scaler: of the loss.  logit_scale: the parameter whose exponential stays at `max_logit_scale` or below.
+    group: of the processes inside a step, None = the default one.
+    """
+
+    model: Any
+    to_pixels: Callable[[Tensor], Tensor]
+    precision: str
+    loss: str
+    micro_batch_size: int
+    seed: int
+    scaler: torch.amp.GradScaler
+    logit_scale: Tensor
+    max_logit_scale: float
+    world: World
+    group: dist.ProcessGroup | None = None
+
+    def gradients(self, batch: Batch, step: int) -> StepLoss:
+        """Adds the scaled gradient of the batch's loss to `.grad` of every parameter; its dropout is that of `step`."""
+        loss = backward(
+            batch,
+            self,
+            loss=self.loss,
+            micro_batch_size=self.micro_batch_size,
+            world=self.world,
+            scale=self.scaler.scale,
+            seed=seed_of(self.seed, step, bits=63),
+            group=self.group,
+        )
+        # While they are still scaled: an overflow of one process reaches all before anybody looks for one, so that all
+        # of them skip the same steps.
+        average_gradients(self.model.parameters(), self.world, self.group)
+        return loss
+
+    def clamp_(self) -> None:
+        """Takes the logit scale back into its bounds after an update of the weights."""
+        clamp_logit_scale_(self.logit_scale, self.max_logit_scale)
+
+    def encode_text(self, input_ids: Tensor, mask: Tensor) -> Embeddings:
+        """Texts from ids [m, W] and mask [m, W], the tower in its precision."""
+        with precision.autocast(self.precision, self.world.device):
+            return self.model.encode_text(input_ids, mask)
+
+    def encode_video(self, pixels: Tensor, mask: Tensor) -> Embeddings:
+        """Clips from pixels [m, T, 3, H, H] and mask [m, T], the tower in its precision."""
+        with precision.autocast(self.precision, self.world.device):
+            return self.model.encode_video(pixels, mask)
+
+    def similarity(self, text: Embeddings, video: Embeddings) -> Tensor:
+        """Logits [U, B] in float32, outside of autocast."""
+        return self.model.similarity(text, video)
 
 
 def backward(
@@ -48,9 +113,8 @@ def backward(
     Right for encoders, head matrices and logit scale alike (summing the losses of micro-batches is another loss: fewer
     negatives). Where a process has one chunk of a kind, its first forward keeps the graph and there is no second.
 
-    model: a `VideoTextModel`, whose towers see one chunk at a time, under the autocast that the caller wants, and
-    `to_pixels`: uint8 frames [m, T, 3, H, H] as they lie in the batch -> what `encode_video` takes, on the device.
-    loss: a name of `objectives.LOSSES`.  micro_batch_size: most texts or clips in a forward, 0 = all of a share.
+    model: a `VideoTextModel`, whose towers see one chunk at a time, under the autocast that the caller wants, with
+    `to_pixels`, as `StepMaker` is one; loss, micro_batch_size, world and group are described there.
     scale: `GradScaler.scale`, or the identity.  seed: of this step; every chunk's dropout is drawn from (seed, rank,
     kind, number of the chunk) in both of its forwards, so torch's global generators are reset (other draws belong into
     generators of their own). The clips of rank r must be `share(B, r, world.size)`.
@@ -65,20 +129,12 @@ def backward(
     embedded = [_first_pass(forwards) for forwards in passes]
     leaves = [_gather(parts, side.shares, world, group) for parts, side in zip(embedded, sides, strict=True)]
     # 2. Loss and gradient on the embeddings of the whole batch; the head's own parameters have all of theirs here.
-    torch.manual_seed(chunk_seed(seed, 0, "head", 0))
+    torch.manual_seed(seed_of(seed, 0, "head", 0))
     result = _head(model.similarity(*leaves), batch, loss=loss, scale=scale)
     # 3. Every chunk anew, with graph and the same dropout, and its rows' gradient through it.
     for forwards, parts, leaf, side in zip(passes, embedded, leaves, sides, strict=True):
         _second_pass(forwards, parts, _gradients(leaf, side.shares[world.rank], world))
     return result
-
-
-def chunk_seed(seed: int, rank: int, kind: str, number: int) -> int:
-    """The seed of a chunk's dropout.
-
-    kind: "text", "clip", or "head" (rank and number 0: every process draws the head's dropout for the whole batch).
-    """
-    return seed_of(seed, rank, kind, number)
 
 
 class _Side(NamedTuple):
@@ -120,18 +176,18 @@ def _clips(batch: Batch, model: Any, world: World) -> _Side:
     return _Side("clip", encode, (frames, shown), shares)
 
 
-def _passes(side: _Side, size: int, *, seed: int, rank: int) -> list[Callable[[], Embeddings]]:
+def _passes(side: _Side, size: int, *, seed: int, rank: int) -> list[Forward]:
     """One forward for each chunk, which gives the same embeddings whenever it is called."""
 
     def forward(number: int, *chunk: Tensor) -> Embeddings:
-        torch.manual_seed(chunk_seed(seed, rank, side.kind, number))
+        torch.manual_seed(seed_of(seed, rank, side.kind, number))
         return side.encode(*chunk)
 
     chunks = zip(*(rows.split(size or len(rows)) for rows in side.rows), strict=True)
     return [partial(forward, number, *chunk) for number, chunk in enumerate(chunks)]
 
 
-def _first_pass(forwards: list[Callable[[], Embeddings]]) -> list[Embeddings]:
+def _first_pass(forwards: list[Forward]) -> list[Embeddings]:
     """Every chunk's embeddings; with graph where there is no other chunk to make room for."""
     with torch.set_grad_enabled(len(forwards) == 1):
         return [forward() for forward in forwards]
@@ -168,9 +224,7 @@ def _gradients(leaf: Embeddings, mine: range, world: World) -> list[Tensor | Non
     return gradients
 
 
-def _second_pass(
-    forwards: list[Callable[[], Embeddings]], embedded: list[Embeddings], gradients: list[Tensor | None]
-) -> None:
+def _second_pass(forwards: list[Forward], embedded: list[Embeddings], gradients: list[Tensor | None]) -> None:
     start = 0
     for forward in forwards:
         # Nothing of a chunk is held here while the next is embedded.

@@ -6,7 +6,6 @@ nobody has said: such a pair takes no part, its logit is left out of every softm
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,8 +22,8 @@ def multi_positive(logits: Tensor, sentences: Tensor, positives: Tensor, unknown
     Source: CLIP (Radford et al. 2021) figure 3, with the multi-label target of SupCon (Khosla et al. 2020) eq. 2 (the
     sum over positives outside the logarithm), in both directions. Differs: X-CLIP and CLIP4Clip are one-hot.
     """
-    pairs = _pairs(logits, sentences, positives, unknown)
-    return _symmetric(pairs.logits, pairs.holds, pairs.unknown)
+    logits, _, holds, unsaid = _pairs(logits, sentences, positives, unknown)
+    return _symmetric(logits, holds, unsaid)
 
 
 def infonce(logits: Tensor, sentences: Tensor, positives: Tensor, unknown: Tensor) -> Tensor:
@@ -32,8 +31,8 @@ def infonce(logits: Tensor, sentences: Tensor, positives: Tensor, unknown: Tenso
 
     Source: CLIP (Radford et al. 2021) figure 3; X-CLIP (Ma et al. 2022) eq. 17-19 and modules/until_module.py.
     """
-    pairs = _pairs(logits, sentences, positives, unknown)
-    return _symmetric(pairs.logits, pairs.own, pairs.unknown)
+    logits, own, _, unsaid = _pairs(logits, sentences, positives, unknown)
+    return _symmetric(logits, own, unsaid)
 
 
 def masked(logits: Tensor, sentences: Tensor, positives: Tensor, unknown: Tensor) -> Tensor:
@@ -41,8 +40,8 @@ def masked(logits: Tensor, sentences: Tensor, positives: Tensor, unknown: Tensor
 
     Rare classes then meet as many negatives as frequent ones, which favours the frequent ones.
     """
-    pairs = _pairs(logits, sentences, positives, unknown)
-    return _symmetric(pairs.logits, pairs.own, pairs.unknown | (pairs.holds & ~pairs.own))
+    logits, own, holds, unsaid = _pairs(logits, sentences, positives, unknown)
+    return _symmetric(logits, own, unsaid | (holds & ~own))
 
 
 def classification(logits: Tensor, sentences: Tensor, positives: Tensor, unknown: Tensor) -> Tensor:
@@ -97,19 +96,11 @@ def accuracy(logits: Tensor, sentences: Tensor, positives: Tensor, unknown: Tens
     return float(holds.gather(0, closest).float().mean())
 
 
-class _Pairs(NamedTuple):
-    """All pairs of samples [B, B]: row = the text of one, column = the clip of the other."""
-
-    logits: Tensor
-    own: Tensor
-    holds: Tensor
-    unknown: Tensor
-
-
-def _pairs(logits: Tensor, sentences: Tensor, positives: Tensor, unknown: Tensor) -> _Pairs:
+def _pairs(logits: Tensor, sentences: Tensor, positives: Tensor, unknown: Tensor) -> tuple[Tensor, ...]:
+    """Logits, own, holds and unsaid of all pairs of samples [B, B]: row = whose text, column = whose clip."""
     holds, unsaid = _relation(sentences, positives, unknown)
     own = torch.eye(len(sentences), dtype=torch.bool, device=logits.device)
-    return _Pairs(logits[sentences], own, holds[sentences], unsaid[sentences])
+    return logits[sentences], own, holds[sentences], unsaid[sentences]
 
 
 def _relation(sentences: Tensor, positives: Tensor, unknown: Tensor) -> tuple[Tensor, Tensor]:

@@ -29,7 +29,6 @@ class BertAdam(torch.optim.Optimizer):
     """
 
     def __init__(self, groups: list[dict[str, Any]]):
-        """Over groups as `parameter_groups` makes them."""
         super().__init__(groups, {"lr": 0.0, "weight_decay": 0.0})
 
     @torch.no_grad()

@@ -2,21 +2,22 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from xclip_module.config import EvalConfig
+from xclip_module.evaluation import controls
 from xclip_module.evaluation.bootstrap import draw_weights, intervals, paired_difference
 from xclip_module.evaluation.frames import frame_pooled_map, labels_at, video_first_map
 from xclip_module.evaluation.phases import phase_metrics
-from xclip_module.evaluation.summary import Summary
-from xclip_module.interface import Answer, Corpus
+from xclip_module.evaluation.summary import Summary, summarise
+from xclip_module.interface import Answer, Corpus, Curve, Query, Question, Segment, Video
+from xclip_module.moments.answers import answer as answer_of
 from xclip_module.moments.answers import describe
 from xclip_module.moments.tracks import SIMILARITY, TEMPORAL
 from xclip_module.reporting.training_facts import kept_step
-from xclip_module.tasks.localisation.judging import Judge, control_rows, training_videos
 from xclip_module.tasks.localisation.load import LocalisationData, available_tracks
 from xclip_module.tasks.localisation.score import LocalisationScores
 from xclip_module.tasks.localisation.scorers import Scorer
@@ -33,6 +34,36 @@ class LocalisationResults(NamedTuple):
     metrics: dict[str, Any]
     answers: dict[str, list[Answer]]
     replicates: dict[str, np.ndarray]
+
+
+class Judge(NamedTuple):
+    """Curves to answers, and answers to a summary, by the rules of one run.
+
+    stride: seconds between two samples of a curve.  weights: [B, V] draws of a bootstrap over the videos.
+    """
+
+    corpus: Corpus
+    section: EvalConfig
+    stride: float
+    weights: np.ndarray | None = None
+
+    @property
+    def names(self) -> list[str]:
+        """Of the queries, in their order."""
+        return [query.name for query in self.corpus.queries]
+
+    def answers(self, curves: Iterable[Curve], track: str) -> list[Answer]:
+        """The answers of each video under a track."""
+        questions = [Question(query.name, query.kind) for query in self.corpus.queries]
+        orders = self.corpus.orders
+        return [
+            answer_of(curve, questions, track=track, stride=self.stride, section=self.section, orders=orders)
+            for curve in curves
+        ]
+
+    def summary(self, answers: Sequence[Answer], *, has_draws: bool = True) -> Summary:
+        """The numbers of some videos' answers."""
+        return summarise(answers, self.corpus.moments, self.names, self.weights if has_draws else None)
 
 
 def judge(
@@ -179,9 +210,8 @@ def _tools(answers: Sequence[Answer], corpus: Corpus) -> dict[str, Any]:
     labelled = [answer for answer in answers if set(names) <= set(corpus.moments.get(answer.video, {}))]
     if not rows or not labelled:
         return {}
-    labels = [
-        np.stack([labels_at(answer.times, corpus.moments[answer.video][name]) for name in names]) for answer in labelled
-    ]
+    truth = [(answer.times, corpus.moments[answer.video]) for answer in labelled]
+    labels = [np.stack([labels_at(times, moments[name]) for name in names]) for times, moments in truth]
     rankings = [answer.ranking[rows] for answer in labelled]
     pooled, video_first = frame_pooled_map(rankings, labels), video_first_map(rankings, labels)
     means = {"tool/mAP": pooled.mean, "tool/mAP_video_first": video_first.mean}
@@ -201,3 +231,73 @@ def _prompt_sets(judging: Judge, scores: LocalisationScores, ids: set[str]) -> d
         values = [row[key] for row in rows.values() if row[key] is not None]
         spread[key] = {"mean": float(np.mean(values)), "low": min(values), "high": max(values)} if values else None
     return {"sets": rows, "spread": spread}
+
+
+def control_rows(judging: Judge, curves: Sequence[Curve], seed: int) -> tuple[dict[str, Any], Summary | None]:
+    """Macro row of each control, and the time prior's whole summary; those of training videos only where there are.
+
+    Answers that know no picture, and the truth through the same segmenter.
+    """
+    names, moments = judging.names, judging.corpus.moments
+    noise = [controls.random_scores(names, curve.video, len(curve.times), seed) for curve in curves]
+    truth = [controls.oracle_scores(names, moments.get(curve.video, {}), curve.times) for curve in curves]
+    answers = {
+        "random": _of_scores(judging, curves, noise),
+        "whole video": [
+            _of_moments(curve, {name: controls.whole_video(curve.duration) for name in names}) for curve in curves
+        ],
+    }
+    prior = None
+    if training_videos(judging.corpus):
+        learned = [_training_segments(judging.corpus, without=curve.video) for curve in curves]
+        both = list(zip(curves, learned, strict=True))
+        answers["train mean"] = [
+            _of_moments(curve, {name: controls.train_mean(segments[name], curve.duration) for name in names})
+            for curve, segments in both
+        ]
+        usual = [
+            np.stack([controls.time_prior(segments[name], curve.times, curve.duration) for name in names])
+            for curve, segments in both
+        ]
+        prior = judging.summary(_of_scores(judging, curves, usual))
+    rows = {name: judging.summary(chosen, has_draws=False).macro for name, chosen in answers.items()}
+    if prior:
+        rows["time prior"] = prior.macro
+    rows["oracle"] = judging.summary(_of_scores(judging, curves, truth), has_draws=False).macro
+    return rows, prior
+
+
+def training_videos(corpus: Corpus) -> list[Video]:
+    """Training videos whose labels say when what happens, and how long the video is."""
+    return [video for video in corpus.of_split("train") if video.id in corpus.moments and video.label_seconds]
+
+
+def _of_scores(judging: Judge, curves: Sequence[Curve], scores: Sequence[np.ndarray]) -> list[Answer]:
+    """A control that is a curve: it becomes moments as the model's curves do."""
+    replaced = [curve._replace(scores=row, background=None) for curve, row in zip(curves, scores, strict=True)]
+    return judging.answers(replaced, SIMILARITY)
+
+
+def _of_moments(curve: Curve, moments: dict[str, list[Any]]) -> Answer:
+    """A control that knows segments only: its samples are ranked by whether they lie inside."""
+    ranking = np.stack([controls.covered(segments, curve.times) for segments in moments.values()])
+    return Answer(curve.video, curve.times, curve.duration, ranking, moments)
+
+
+def _training_segments(corpus: Corpus, *, without: str) -> dict[str, controls.TrainingTruth]:
+    """Query -> its segments and the length of every annotated training video but one, which is to be judged itself."""
+    train = [video for video in training_videos(corpus) if video.id != without]
+    return {
+        query.name: [
+            (segments, video.label_seconds)
+            for video in train
+            if (segments := _annotated(corpus, video, query)) is not None
+        ]
+        for query in corpus.queries
+    }
+
+
+def _annotated(corpus: Corpus, video: Video, query: Query) -> tuple[Segment, ...] | None:
+    """The truth of a pair. In a list of moments most pairs have none; a label file without a class says: absent."""
+    segments = corpus.moments[video.id].get(query.name)
+    return () if segments is None and query.kind != "free" else segments

@@ -1,12 +1,12 @@
 """The pictures of a run: from answers and truth to arrays that the reporting room draws."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from xclip_module.evaluation.boundaries import BoundaryError, boundary_errors
-from xclip_module.evaluation.frames import CurvePoints, labels_at, precision_recall_points, roc_points
+from xclip_module.evaluation.frames import labels_at, precision_recall_points, roc_points
 from xclip_module.evaluation.segments import THRESHOLDS, clean
 from xclip_module.interface import Answer, Corpus, Pair
 from xclip_module.reporting import plots
@@ -27,7 +27,8 @@ def draw(metrics: Mapping[str, Any], answers: Sequence[Answer], corpus: Corpus) 
     known = {split: result for split, result in metrics["splits"].items() if has_truth(result)}
     of_split = {split: [one for one in answers if one.video in set(result["ids"])] for split, result in known.items()}
     overview = [*_map_pictures(known), *_boundary_pictures(of_split, corpus)]
-    splits = {split: list(_curve_pictures(split, own, corpus, metrics)) for split, own in of_split.items()}
+    rows = {split: result["queries"] for split, result in known.items()}
+    splits = {split: list(_curve_pictures(split, own, corpus, rows[split])) for split, own in of_split.items()}
     ribbons = {one.video: _ribbon_picture(one, corpus) for one in answers}
     return Pictures(overview, splits, ribbons, training_picture(metrics), probe_pictures(metrics))
 
@@ -64,26 +65,16 @@ def _ribbon_picture(one: Answer, corpus: Corpus) -> Chart:
     return chart_of(f"ribbon_{one.video}", title, ribbon_figure(ribbon), ribbon_csv(ribbon))
 
 
-def _curve_pictures(
-    split: str, answers: Sequence[Answer], corpus: Corpus, metrics: Mapping[str, Any]
-) -> Iterator[Chart]:
+def _curve_pictures(split: str, answers: Sequence[Answer], corpus: Corpus, rows: Mapping[str, Any]) -> Iterator[Chart]:
     """PR and ROC of every query over the samples of all videos of a split."""
-    rows = metrics["splits"][split]["queries"]
-    kinds: list[tuple[str, str, Callable[..., CurvePoints | None], bool]] = [
-        ("PR", "AP", precision_recall_points, True),
-        ("ROC", "AUROC", roc_points, False),
-    ]
-    for kind, score, points_of, is_steps in kinds:
-        panels = [
-            panel
-            for row in range(len(corpus.queries))
-            if (panel := _panel(row, answers, corpus, rows, points_of, score))
-        ]
+    for kind, is_pr in (("PR", True), ("ROC", False)):
+        every = [_panel(row, answers, corpus, rows, is_pr=is_pr) for row in range(len(corpus.queries))]
+        panels = [panel for panel in every if panel]
         if not panels:
             continue
-        labels = ("recall", "precision") if is_steps else ("false positive rate", "true positive rate")
+        labels = ("recall", "precision") if is_pr else ("false positive rate", "true positive rate")
         title = f"{kind} per query, {split}: samples of {len(answers)} videos in one list, chance dashed"
-        figure = plots.curve_grid(panels, labels=labels, title=title, is_steps=is_steps)
+        figure = plots.curve_grid(panels, labels=labels, title=title, is_steps=is_pr)
         points = ([one.name, *point] for one in panels for point in zip(one.x.tolist(), one.y.tolist(), strict=True))
         notes = ([one.name, one.note, *one.chance] for one in panels)
         heads = (["query", *labels], ["query", "title", "chance from", "chance to"])
@@ -92,28 +83,22 @@ def _curve_pictures(
 
 
 def _panel(
-    row: int,
-    answers: Sequence[Answer],
-    corpus: Corpus,
-    rows: Mapping[str, Any],
-    points_of: Callable[..., CurvePoints | None],
-    score: str,
+    row: int, answers: Sequence[Answer], corpus: Corpus, rows: Mapping[str, Any], *, is_pr: bool
 ) -> Panel | None:
     """One query's curve, or None where it is undefined."""
-    name = corpus.queries[row].name
+    name, points_of = corpus.queries[row].name, precision_recall_points if is_pr else roc_points
     own = [one for one in answers if name in corpus.moments.get(one.video, {})]
     labels = [labels_at(one.times, corpus.moments[one.video][name]) for one in own]
     points = points_of([one.ranking[row] for one in own], labels) if own else None
     if points is None:
         return None
     prevalence = rows[name]["prevalence_pooled"]
-    is_pr = score == "AP"
     # The last point of scikit-learn's PR curve, (0, 1), is none that scores reach; the step before it ends there.
     y = np.append(points.y[:-1], points.y[-2]) if is_pr else points.y
     keep = plots.thinned(points.x, y)
     chance = (prevalence, prevalence) if is_pr else (0.0, 1.0)
     value = rows[name]["AUPRC_pooled" if is_pr else "AUROC_pooled"]
-    note = f"pooled {score} {number(value)} % (chance {number(prevalence) if is_pr else 50})"
+    note = f"pooled {'AP' if is_pr else 'AUROC'} {number(value)} % (chance {number(prevalence) if is_pr else 50})"
     colour = query_colours([query.kind for query in corpus.queries])[row]
     return Panel(f"{row + 1} {name}", note, points.x[keep], y[keep], chance, colour)
 

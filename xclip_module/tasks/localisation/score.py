@@ -58,9 +58,8 @@ def score(
         reason = next(iter(skipped.values()), "none found")
         raise DataError("no video could be scored", data.video or data.root or data.name, reason)
     ordered = [curves[video.id] for video in videos if video.id in curves]
-    groups = {
-        name: [_of_group(curve, scorer.rows, name) for curve in ordered] for name in scorer.rows if name != BACKGROUND
-    }
+    names = [name for name in scorer.rows if name != BACKGROUND]
+    groups = {name: [_of_group(curve, scorer.rows, name) for curve in ordered] for name in names}
     return LocalisationScores(groups.pop(""), groups, skipped, temporal=groups.pop(TEMPORAL, None))
 
 

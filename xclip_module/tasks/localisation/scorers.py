@@ -3,19 +3,20 @@
 Q queries, M windows, F frames of a window, R rows of scores: queries first, then what else is scored with them.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from xclip_module.config import EvalConfig, ModelConfig
+from xclip_module.config import DataConfig, EvalConfig, ModelConfig
 from xclip_module.datasets.prompts import prompt_sets, read_background, read_prompts
-from xclip_module.errors import ConfigError
+from xclip_module.errors import ConfigError, WeightsError
 from xclip_module.features.scoring import score_stored
-from xclip_module.features.window_features import window_features
-from xclip_module.interface import Corpus, Embeddings, VideoTextModel
+from xclip_module.features.window_features import TEMPORAL as WITH_HEADER
+from xclip_module.features.window_features import known_features, window_features
+from xclip_module.interface import Corpus, Embeddings, Sampling, VideoTextModel
 from xclip_module.models.head import Head
 from xclip_module.models.tokenizer import Tokens
 from xclip_module.moments.tracks import TEMPORAL
@@ -25,6 +26,8 @@ from xclip_module.tasks.weights import Origin, tokenise
 
 BACKGROUND = "\nbackground"  # no prompt set is called so
 Stored = Mapping[str, np.ndarray]
+# What of `Head.source` must be the same here.
+_COMPARED = ("features", "weights", "picture", "crop", "clip_seconds", "frames_per_clip")
 
 
 class Sentences(NamedTuple):
@@ -60,7 +63,7 @@ def read_prompt_sets(key: str, names: Sequence[str], corpus: Corpus) -> dict[str
     return {name: read_prompts(path, queries) for name, path in prompt_sets(names).items()}
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class SentenceScorer:
     """text: of all sentences.  rows: which of them are the queries (""), each further prompt set, the background."""
 
@@ -91,7 +94,7 @@ class SentenceScorer:
         return score_stored(stored, self.text, self.encoder.model, rows=rows, device=device)
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class HeadScorer:
     """query_rows: which of the head's queries are the run's.  features: what of the model's features the head sees."""
 
@@ -138,3 +141,48 @@ def with_sentences(
     encode = in_precision(encoder.model.encode_text, encoder.precision, device)
     text = encode(sentences.tokens.input_ids.to(device), sentences.tokens.mask.to(device))
     return SentenceScorer(encoder, text, sentences.rows, is_untrained, origin)
+
+
+def with_sampling(data: DataConfig, head: Head) -> DataConfig:
+    """The section with the head's own windows where it leaves them open."""
+    made = {name: head.made[name] for name in ("clip_seconds", "frames_per_clip", "stride_seconds")}
+    return dataclasses.replace(data, **{name: value for name, value in made.items() if not getattr(data, name)})
+
+
+def source_of(model: VideoTextModel, sampling: Sampling, *, features: str, crop: str) -> dict[str, Any]:
+    """All that a head's features depend on, but the video and the rounding of the precision."""
+    # Only the temporal header's output depends on weights beyond those that stored features depend on.
+    is_whole = features == WITH_HEADER
+    return {
+        "features": features,
+        "weights": model.digest() if is_whole else model.stored_digest(),
+        "picture": [model.picture.size, list(model.picture.mean), list(model.picture.std)],
+        "crop": crop,
+        "clip_seconds": sampling.clip_seconds,
+        "frames_per_clip": sampling.frames_per_clip,
+    }
+
+
+def check_fit(head: Head, model: VideoTextModel, sampling: Sampling, *, crop: str, path: str) -> None:
+    """Raises WeightsError where the features that the head in `path` was made for are others than this run's."""
+    features = head.source["features"]
+    made = {name: head.source.get(name) for name in (*_COMPARED, "stride_seconds")}
+    here: dict[str, Any] = dict.fromkeys(_COMPARED)
+    if features in known_features(model):
+        here = source_of(model, sampling, features=features, crop=crop)
+    # Only a head with a temporal network is bound to a stride: it has learned how far apart windows are.
+    here["stride_seconds"] = sampling.stride_seconds if made["stride_seconds"] else None
+    differing = [name for name in made if made[name] != here[name]]
+    if differing:
+        why = "; ".join(f"{name} {_short(made[name])}, here {_short(here[name])}" for name in differing)
+        raise WeightsError("this head is for other features", path, why, str(head.made["flags"]))
+
+
+def query_rows(head: Head, corpus: Corpus) -> tuple[int, ...]:
+    """Which of the head's queries are the corpus's."""
+    names = [query.name for query in head.queries]
+    return tuple(names.index(query.name) for query in corpus.queries)
+
+
+def _short(value: Any) -> str:
+    return value[:12] if isinstance(value, str) else "none" if value is None else str(value)

@@ -54,22 +54,21 @@ class LocalisationTask(NamedTuple):
 
     def scorer(self, data: LocalisationData, run: Run, origin: Origin = AS_CONFIGURED) -> Scorer:
         announce_weights(self.config.model, self.config.data)
-        from xclip_module.tasks.localisation.head import check_fit, query_rows, with_sampling
-        from xclip_module.tasks.localisation.scorers import HeadScorer, read_sentences, with_sentences
+        from xclip_module.tasks.localisation import scorers
         from xclip_module.tasks.localisation.windows import WindowEncoder, sampling_of
 
         config, device = self.config, run.world.device
         model = build_model(config.model, config.data, seed=config.run.seed, device=device)
-        section = with_sampling(config.data, data.head) if data.head else config.data
+        section = scorers.with_sampling(config.data, data.head) if data.head else config.data
         sampling = sampling_of(section, model, weights=config.model.weights)
         encoder = WindowEncoder(model, sampling, precision.choose(config.run.precision, device))
         if data.head:
-            check_fit(data.head, model, sampling, crop=config.data.crop, path=config.model.head)
-            rows, features = query_rows(data.head, data.corpus), data.head.source["features"]
-            return HeadScorer(encoder, data.head.to(device), rows, features, origin)
-        sentences = read_sentences(config.model, config.eval, corpus=data.corpus, model=model)
+            scorers.check_fit(data.head, model, sampling, crop=config.data.crop, path=config.model.head)
+            rows, features = scorers.query_rows(data.head, data.corpus), data.head.source["features"]
+            return scorers.HeadScorer(encoder, data.head.to(device), rows, features, origin)
+        sentences = scorers.read_sentences(config.model, config.eval, corpus=data.corpus, model=model)
         is_untrained = config.model.weights.startswith(UNTRAINED)
-        return with_sentences(encoder, sentences, device=device, is_untrained=is_untrained, origin=origin)
+        return scorers.with_sentences(encoder, sentences, device=device, is_untrained=is_untrained, origin=origin)
 
     def describe(self, data: LocalisationData, scorer: Scorer) -> dict[str, Any]:
         from xclip_module.tasks.localisation.score import settings_of

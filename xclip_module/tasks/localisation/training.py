@@ -17,16 +17,10 @@ from xclip_module.run import distributed, precision
 from xclip_module.run.distributed import World
 from xclip_module.run.folder import Run
 from xclip_module.tasks.encode import reading_of
-from xclip_module.tasks.localisation.judging import Judge
+from xclip_module.tasks.localisation import scorers
+from xclip_module.tasks.localisation.judge import Judge
 from xclip_module.tasks.localisation.load import LocalisationData
 from xclip_module.tasks.localisation.score import curve_of
-from xclip_module.tasks.localisation.scorers import (
-    Sentences,
-    SentenceScorer,
-    read_prompt_sets,
-    read_sentences,
-    with_sentences,
-)
 from xclip_module.tasks.localisation.windows import WindowEncoder, sampling_of
 from xclip_module.tasks.training_data import TrainingData, Validation, frame_store
 from xclip_module.tasks.weights import AS_CONFIGURED, tokenise
@@ -51,7 +45,7 @@ def training_data(config: Config, loaded: LocalisationData, model: VideoTextMode
     validated = tuple(video for video in corpus.of_split("val") if video.id in corpus.moments)
     encoder = WindowEncoder(model, sampling, precision.choose(config.run.precision, world.device))
     tokens = tokenise(config.model, model, clips.sentences)
-    sentences = read_sentences(config.model, config.eval, corpus=corpus, model=model)
+    sentences = scorers.read_sentences(config.model, config.eval, corpus=corpus, model=model)
     return TrainingData(
         set=clips,
         tokens=tokens,
@@ -87,7 +81,7 @@ class _WindowMeasure:
 
     corpus: Corpus
     encoder: WindowEncoder
-    sentences: Sentences
+    sentences: scorers.Sentences
     judging: EvalConfig
     frames_per_forward: int
 
@@ -97,7 +91,9 @@ class _WindowMeasure:
         frames: this process's val videos with their pictures [N, 3, H, H] uint8 on the frame grid.
         """
         device = run.world.device
-        scorer = with_sentences(self.encoder, self.sentences, device=device, is_untrained=False, origin=AS_CONFIGURED)
+        scorer = scorers.with_sentences(
+            self.encoder, self.sentences, device=device, is_untrained=False, origin=AS_CONFIGURED
+        )
         share = [self._curve(scorer, video, arrays, run.world) for video, arrays in frames]
         curves = [curve for curves in distributed.gather(share, run.world) for curve in curves]
         judging = Judge(self.corpus, self.judging, self.encoder.sampling.stride_seconds)
@@ -106,7 +102,7 @@ class _WindowMeasure:
         macro = judging.summary(answers).macro
         return {name: macro.get(name) for name in NUMBERS}
 
-    def _curve(self, scorer: SentenceScorer, video: Video, arrays: Arrays, world: World) -> Curve:
+    def _curve(self, scorer: scorers.SentenceScorer, video: Video, arrays: Arrays, world: World) -> Curve:
         pictures, duration = arrays["pictures"], float(arrays["duration"])
         encode = self.encoder.encode(frames_per_forward=self.frames_per_forward, device=world.device)
         encoded = encode(batches_of(pictures, self.frames_per_forward), len(pictures), duration, video.id)
@@ -126,5 +122,5 @@ def _truth_digest(corpus: Corpus, videos: Sequence[Video]) -> str:
 
 def _texts(section: FinetuneConfig, corpus: Corpus) -> dict[str, tuple[str, ...]]:
     """What every class may be called: its own sentence first, then those of further prompt sets."""
-    further = read_prompt_sets("finetune.prompt_sets", section.prompt_sets, corpus).values()
+    further = scorers.read_prompt_sets("finetune.prompt_sets", section.prompt_sets, corpus).values()
     return {query.name: (query.text, *(texts[query.name] for texts in further)) for query in corpus.queries}

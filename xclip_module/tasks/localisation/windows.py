@@ -44,9 +44,8 @@ class WindowEncoder(NamedTuple):
                 video=video,
             )
 
-        return in_precision(
-            frame_encoder(model, device, check) if model.reuses_frames else clips, self.precision, device
-        )
+        encode = frame_encoder(model, device, check) if model.reuses_frames else clips
+        return in_precision(encode, self.precision, device)
 
     def encoding(
         self, data: DataConfig, store: FeatureStore, *, frames_per_forward: int, device: torch.device

@@ -48,21 +48,19 @@ class ClipEncoder(NamedTuple):
         """Clips on the CPU from their stored arrays; empty slots hold the feature of a zero picture, as released."""
         model = self.model
         if not model.reuses_frames:
-            stacked = (
-                torch.from_numpy(np.concatenate([stored[name] for stored in arrays])) for name in Embeddings._fields
-            )
-            return Embeddings(*stacked)
+            parts = (np.concatenate([stored[name] for stored in arrays]) for name in Embeddings._fields)
+            return Embeddings(*map(torch.from_numpy, parts))
         side = model.picture.size
         empty = model.encode_frames(torch.zeros(1, 3, side, side, device=device)).float()[0]
-        parts = []
+        batches = []
         for start in range(0, len(arrays), _CLIPS_PER_PASS):
             some = [torch.from_numpy(stored["features"]) for stored in arrays[start : start + _CLIPS_PER_PASS]]
             features = empty.repeat(len(some), self.choice.frames, 1)  # [c, F, D]
             mask = torch.zeros(len(some), self.choice.frames, dtype=torch.bool, device=device)
             for row, frames in enumerate(some):
                 features[row, : len(frames)], mask[row, : len(frames)] = frames.to(device).float(), True
-            parts.append(Embeddings(*(x.cpu() for x in model.embed_clips(features, mask))))
-        return joined(parts)
+            batches.append(Embeddings(*(x.cpu() for x in model.embed_clips(features, mask))))
+        return joined(batches)
 
 
 class ChosenGrid(NamedTuple):

@@ -35,6 +35,10 @@ class Gallery(NamedTuple):
         return self._replace(split=kept, skipped=self.skipped | unreadable)
 
 
+# By the name of the split.
+Galleries = dict[str, Gallery]
+
+
 def check_sections(data: DataConfig, judging: EvalConfig, *, head_path: str) -> None:
     """Raises ConfigError for what goes with free sentences or heads, and for a benchmark without its videos."""
     for name, value in (
@@ -65,7 +69,7 @@ def load_gallery(data: DataConfig, split: str) -> Gallery:
     return gallery.without(dict.fromkeys(content.missing, "no video")) if content.missing else gallery
 
 
-def load_galleries(data: DataConfig, *, is_training: bool = False) -> dict[str, Gallery]:
+def load_galleries(data: DataConfig, *, is_training: bool = False) -> Galleries:
     """The splits to be scored; before them those that a training needs."""
     names = scored_splits(data)
     if not set(names) & set(data.evaluate):

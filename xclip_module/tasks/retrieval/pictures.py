@@ -31,9 +31,7 @@ def retrieval_pictures(similarity: Any, text_to_video: Any, split: str, *, proto
     ]
 
 
-def _recalls(
-    similarity: Any, owner: np.ndarray, protocol: str, points: Callable[[int], list[int]]
-) -> list[RecallCurve]:
+def _recalls(similarity: Any, owner: np.ndarray, protocol: str, points: Callable[[int], list]) -> list[RecallCurve]:
     """Both directions; points: the choice of K [E] for so many candidates."""
     texts, videos = np.shape(similarity)
     ranked = ranks(similarity, owner, protocol=protocol)

@@ -46,9 +46,8 @@ class PairScorer(NamedTuple):
         tokens = tokenise(self.section, self.encoder.model, texts)
         encode = in_precision(self.encoder.model.encode_text, self.encoder.precision, device)
         batches = zip(tokens.input_ids.split(_TEXTS_PER_FORWARD), tokens.mask.split(_TEXTS_PER_FORWARD), strict=True)
-        return joined(
-            [Embeddings(*(x.cpu() for x in encode(ids.to(device), mask.to(device)))) for ids, mask in batches]
-        )
+        encoded = (encode(ids.to(device), mask.to(device)) for ids, mask in batches)
+        return joined([Embeddings(*(field.cpu() for field in batch)) for batch in encoded])
 
 
 class SplitScores(NamedTuple):

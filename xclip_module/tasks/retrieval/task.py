@@ -13,7 +13,7 @@ from xclip_module.run import precision
 from xclip_module.run.distributed import World
 from xclip_module.run.folder import Run
 from xclip_module.tasks.recipe import Recipe
-from xclip_module.tasks.retrieval.load import Gallery, check_sections, corpus_of, load_galleries, videos_of
+from xclip_module.tasks.retrieval.load import Galleries, check_sections, corpus_of, load_galleries, videos_of
 from xclip_module.tasks.weights import AS_CONFIGURED, UNTRAINED, Origin, announce_weights, build_model
 
 if TYPE_CHECKING:
@@ -47,11 +47,11 @@ class RetrievalTask(NamedTuple):
 
     config: Config
 
-    def load(self) -> dict[str, Gallery]:
+    def load(self) -> Galleries:
         check_sections(self.config.data, self.config.eval, head_path=self.config.model.head)
         return load_galleries(self.config.data)
 
-    def scorer(self, data: dict[str, Gallery], run: Run, origin: Origin = AS_CONFIGURED) -> PairScorer:
+    def scorer(self, data: Galleries, run: Run, origin: Origin = AS_CONFIGURED) -> PairScorer:
         announce_weights(self.config.model, self.config.data)
         from xclip_module.evaluation.retrieval_scoring import check_two_stage
         from xclip_module.tasks.retrieval.clips import ClipEncoder, choose_frames
@@ -65,12 +65,12 @@ class RetrievalTask(NamedTuple):
         encoder = ClipEncoder(model, choice, precision.choose(config.run.precision, device))
         return PairScorer(encoder, config.model, config.model.weights.startswith(UNTRAINED), origin)
 
-    def describe(self, data: dict[str, Gallery], scorer: PairScorer) -> dict[str, Any]:
+    def describe(self, data: Galleries, scorer: PairScorer) -> dict[str, Any]:
         from xclip_module.tasks.retrieval.score import settings_of
 
         return settings_of(scorer, self.config.data, seed=self.config.run.seed)
 
-    def score(self, data: dict[str, Gallery], scorer: PairScorer, run: Run) -> dict[str, SplitScores]:
+    def score(self, data: Galleries, scorer: PairScorer, run: Run) -> dict[str, SplitScores]:
         from xclip_module.tasks.encode import feature_store
         from xclip_module.tasks.retrieval.score import score_gallery
 
@@ -82,22 +82,20 @@ class RetrievalTask(NamedTuple):
             for split, gallery in data.items()
         }
 
-    def judge(self, data: dict[str, Gallery], scorer: PairScorer, scores: dict[str, SplitScores]) -> RetrievalResults:
+    def judge(self, data: Galleries, scorer: PairScorer, scores: dict[str, SplitScores]) -> RetrievalResults:
         from xclip_module.tasks.retrieval.judge import judge
 
         return judge(scorer, scores, self.describe(data, scorer), self.config.eval)
 
-    def write(
-        self, data: dict[str, Gallery], scores: dict[str, SplitScores], results: RetrievalResults, run: Run
-    ) -> None:
+    def write(self, data: Galleries, scores: dict[str, SplitScores], results: RetrievalResults, run: Run) -> None:
         from xclip_module.tasks.retrieval.write import write
 
         write(scores, results, run, data=self.config.data, v2t=self.config.eval.v2t)
 
-    def scored(self, data: dict[str, Gallery]) -> Corpus:
+    def scored(self, data: Galleries) -> Corpus:
         return corpus_of(self.config.data.name, list(data.values()))
 
-    def only(self, data: dict[str, Gallery]) -> tuple[Video, dict[str, Gallery]]:
+    def only(self, data: Galleries) -> tuple[Video, Galleries]:
         split, gallery = next(iter(data.items()))
         others = dict.fromkeys(gallery.split.videos[1:], "not looked at")
         gallery = gallery.without(others) if others else gallery
@@ -106,14 +104,14 @@ class RetrievalTask(NamedTuple):
     def recipe(self) -> Recipe:
         return RECIPE
 
-    def load_training(self) -> dict[str, Gallery]:
+    def load_training(self) -> Galleries:
         check_sections(self.config.data, self.config.eval, head_path=self.config.model.head)
         return load_galleries(self.config.data, is_training=True)
 
-    def training_corpus(self, data: dict[str, Gallery]) -> Corpus:
+    def training_corpus(self, data: Galleries) -> Corpus:
         return self.scored(data)
 
-    def training(self, data: dict[str, Gallery], model: VideoTextModel, world: World) -> TrainingData:
+    def training(self, data: Galleries, model: VideoTextModel, world: World) -> TrainingData:
         from xclip_module.tasks.retrieval.training import training_data
 
         return training_data(self.config, data, model, world)

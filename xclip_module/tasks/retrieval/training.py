@@ -2,7 +2,7 @@
 
 import dataclasses
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 from xclip_module.config import Config
@@ -17,7 +17,7 @@ from xclip_module.run import distributed, precision
 from xclip_module.run.distributed import World
 from xclip_module.run.folder import Run
 from xclip_module.tasks.retrieval.clips import ChosenGrid, ClipEncoder, choose_frames
-from xclip_module.tasks.retrieval.load import Gallery, scored_splits, validated_split, videos_of
+from xclip_module.tasks.retrieval.load import Galleries, scored_splits, validated_split, videos_of
 from xclip_module.tasks.retrieval.score import PairScorer, matrix_of, reading_for
 from xclip_module.tasks.training_data import TrainingData, Validation, frame_store
 from xclip_module.tasks.weights import AS_CONFIGURED, tokenise
@@ -26,9 +26,7 @@ from xclip_module.training.batches.pairs import PairPlan, pair_set
 log = logging.getLogger(__name__)
 
 
-def training_data(
-    config: Config, galleries: Mapping[str, Gallery], model: VideoTextModel, world: World
-) -> TrainingData:
+def training_data(config: Config, galleries: Galleries, model: VideoTextModel, world: World) -> TrainingData:
     """Pairs and sentences. Raises ConfigError or DataError for what cannot be trained on.
 
     Differs: MMAction2 draws its training frames anew each time, one from each part of the video; here they are those

@@ -30,9 +30,7 @@ _QUERIES, _ANSWERS = 8, 3
 log = logging.getLogger(__name__)
 
 
-def write(
-    scores: Mapping[str, SplitScores], results: RetrievalResults, run: Run, *, data: DataConfig, v2t: str
-) -> None:
+def write(scores: dict[str, SplitScores], results: RetrievalResults, run: Run, *, data: DataConfig, v2t: str) -> None:
     """similarity.npz and ranks.csv of every split, metrics, pictures, reports, and the last words on the terminal.
 
     The files of the reported split have the plain names, of a run without it those of the last one.

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from xclip_module.errors import ConfigError, DataError
+from xclip_module.errors import DataError
 from xclip_module.interface import Video
 from xclip_module.training.batches.sampling_plan import Positives, count_steps
 from xclip_module.training.batches.training_set import files_of
@@ -127,9 +127,7 @@ class PairPlan:
 
         Other videos with the very same sentence count as negatives, as released.
         """
-        if all_sentences:
-            why = "a softmax over the sentences of all videos is no classification"
-            raise ConfigError("finetune.loss=classification", why=why, attempt="--finetune.loss=multi_positive")
+        assert not all_sentences, "a softmax over the sentences of all videos is no classification"
         sentences = np.array([sample.sentence for sample in samples])
         rows, first, number = np.unique(sentences, return_index=True, return_inverse=True)
         # In order of appearance, as in `sampling_plan.Plan`; `unique` sorts by value.
@@ -140,7 +138,6 @@ class PairPlan:
         return Positives(rows=rows, sentences=rank[number], positives=holds, unknown=np.zeros_like(holds))
 
     def _draw_order(self, epoch: int) -> np.ndarray:
-        """The items of an epoch."""
         order = self._random(_ORDER, epoch).permutation(self.clips_per_epoch)
         if not self._one_sentence:
             return order

@@ -106,7 +106,7 @@ class Plan:
         rows = list(range(len(self.training.sentences))) if all_sentences else list(dict.fromkeys(sentences))
         classes = self.training.class_of[rows]
         holds = np.stack([self.training.holds(sample.video, sample.time) for sample in samples])
-        is_known = np.stack([self.training.known(sample.video) for sample in samples])
+        is_known = np.stack([self.training.tracks[sample.video].known for sample in samples])
         number_of = {row: number for number, row in enumerate(rows)}
         return Positives(
             rows=np.array(rows),

@@ -60,10 +60,6 @@ class TrainingSet(NamedTuple):
         holds[track.of_class[inside]] = True
         return holds
 
-    def known(self, video: str) -> np.ndarray:
-        """[Q] bool: the classes annotated for this video at all; where one is not, nobody knows whether it holds."""
-        return self.tracks[video].known
-
     def phase(self, video: str, time: float) -> int | None:
         """The class of the phase at `time` seconds, None where there is none."""
         held = np.flatnonzero(self.holds(video, time)).tolist()

@@ -15,8 +15,8 @@ from xclip_module.interface import Answer, FrameFolder, Moment, Video
 from xclip_module.reporting.chart import Chart
 from xclip_module.reporting.page import MOST_CARDS, Pictures, RankedVideo, html_report
 from xclip_module.run.folder import Run
-from xclip_module.tasks.localisation.ranking import ranked_videos, ranking_csv, with_thumbnails
 from xclip_module.tasks.localisation.score import LocalisationScores
+from xclip_module.tasks.localisation.write import ranked_videos, ranking_csv, with_thumbnails
 from xclip_module.video.thumbnails import thumbnails
 
 # Thumbnails -----------------------------------------------------------------------------------------------------------

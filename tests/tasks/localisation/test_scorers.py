@@ -12,9 +12,8 @@ from xclip_module.errors import ConfigError, WeightsError
 from xclip_module.features.window_features import window_features
 from xclip_module.interface import Sampling
 from xclip_module.models.head import load_head, save_head
-from xclip_module.tasks.localisation.head import check_fit, query_rows, source_of, with_sampling
 from xclip_module.tasks.localisation.load import load_head_queries, read_head
-from xclip_module.tasks.localisation.scorers import HeadScorer
+from xclip_module.tasks.localisation.scorers import HeadScorer, check_fit, query_rows, source_of, with_sampling
 from xclip_module.tasks.localisation.windows import WindowEncoder
 from xclip_module.tasks.weights import AS_CONFIGURED
 
