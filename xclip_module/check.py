@@ -32,7 +32,7 @@ def check_zeroshot(config: Config, run: Run, is_deep: bool) -> None:
     _say_data(config, corpus)
     with timed("weights"):
         scorer = task.scorer(data, run)
-    log.info("weights: %s", scorer.in_words)
+    log.info("weights: %s", scorer.encoder.in_words)
     _check_videos(config, corpus, run, is_deep=is_deep)
     video, alone = task.only(data)
     with timed(f"scores of {video.id}") as spent:
@@ -68,7 +68,7 @@ def check_probe(config: Config, run: Run, is_deep: bool) -> None:
 
     with timed("weights"):
         encoder, features = probed_encoder(config, run)
-    log.info("weights: %s, %s; probed: %s", encoder.model.protocol, encoder.precision, features)
+    log.info("weights: %s; probed: %s", encoder.in_words, features)
     first = min(corpus.of_split("train"), key=_length)
     with timed(f"windows of {first.id}") as spent:
         alone = corpus._replace(videos=(first,), missing=())

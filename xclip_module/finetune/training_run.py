@@ -8,12 +8,10 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
-from xclip_module.finetune.clips import load_clips
-from xclip_module.finetune.facts import announce, facts_of, logged_rows
 from xclip_module.finetune.files import BEST, LAST, best_folder, export, newest_state, publish_best, resume, save_state
 from xclip_module.finetune.loading import Loaded, Trained
-from xclip_module.finetune.log import TrainingLog
-from xclip_module.finetune.preparation import Training, choose_micro_batch, make_rules, make_step, prepare
+from xclip_module.finetune.log import TrainingLog, announce, facts_of, logged_rows
+from xclip_module.finetune.preparation import Training, choose_micro_batch, load_clips, make_rules, make_step, prepare
 from xclip_module.interface import Batch
 from xclip_module.run import distributed
 from xclip_module.run.folder import Run

@@ -8,9 +8,9 @@ from collections.abc import Iterable
 import torch
 
 from xclip_module.errors import WeightsError
-from xclip_module.finetune.clips import forecast_frames, load_clips
+from xclip_module.finetune import preparation
 from xclip_module.finetune.loading import Loaded
-from xclip_module.finetune.preparation import Training, choose_micro_batch, make_rules, make_step, prepare
+from xclip_module.finetune.preparation import Training
 from xclip_module.interface import Video
 from xclip_module.run.folder import Run
 from xclip_module.run.timing import forecast, timed
@@ -26,7 +26,7 @@ def try_training(loaded: Loaded, run: Run) -> None:
     Raises what a training would raise.
     """
     with timed("weights, sentences, training videos"):
-        training = prepare(loaded, run, is_trial=True)
+        training = preparation.prepare(loaded, run, is_trial=True)
     log.info("weights: %s, %s", training.model.protocol, training.precision)
     step, validation = _try_steps(training, run), _try_validation(training, run)
     _forecast(training, step, validation, _try_checkpoint(training, run), run)
@@ -34,12 +34,12 @@ def try_training(loaded: Loaded, run: Run) -> None:
 
 def _try_steps(training: Training, run: Run) -> float:
     """Seconds of a step, the second of two: the first warms up. The learning rate is 0, so nothing is trained."""
-    micro_batch_size = choose_micro_batch(training, run.world)
-    trainer, maker = training.trainer, make_step(training, run.world, micro_batch_size)
+    micro_batch_size = preparation.choose_micro_batch(training, run.world)
+    trainer, maker = training.trainer, preparation.make_step(training, run.world, micro_batch_size)
     trainer.factor = lambda step: 0.0
     training.model.train()
     seconds, steps = 0.0, (0, min(2, training.total))
-    for batch in load_clips(training.section, training.data, training.clips, run.world, steps):
+    for batch in preparation.load_clips(training.section, training.data, training.clips, run.world, steps):
         with timed(f"a step of {len(batch.names)} clips, {micro_batch_size} in a forward") as spent:
             loss = maker.gradients(batch, 0)
             norm = trainer.apply(training.section.max_grad_norm)
@@ -77,7 +77,7 @@ def _try_checkpoint(training: Training, run: Run) -> tuple[float, int]:
 def _forecast(training: Training, step: float, validation: float, save: tuple[float, int], run: Run) -> None:
     """From seconds of a step, of validating a unit of video (see `_length`), seconds and bytes of a checkpoint."""
     section, steps, data = training.section, training.total, training.data
-    every = make_rules(training, 1).validate_every
+    every = preparation.make_rules(training, 1).validate_every
     # One before the first step, and one at the end where that is no multiple.
     validations = 1 + math.ceil(steps / every) if every else 0
     seconds = {
@@ -89,7 +89,7 @@ def _forecast(training: Training, step: float, validation: float, save: tuple[fl
     model = sum(p.numel() * 4 for p in training.model.parameters())
     # Two checkpoints are kept while a third is written; best and last weights.
     size = {"checkpoints": 3 * save[1], "weights": 2 * model}
-    size |= forecast_frames(data, source=section.frames)
+    size |= preparation.forecast_frames(data, source=section.frames)
     forecast(seconds, size, run, f"{steps} steps of {section.batch_size} clips")
 
 

@@ -1,6 +1,6 @@
 """What a probe can learn from, and what is left to score: the data set with every split, checked before any work."""
 
-from xclip_module.config import Config, DataConfig, ProbeConfig
+from xclip_module.config import Config, ProbeConfig
 from xclip_module.datasets.catalogue import load_corpus
 from xclip_module.errors import ConfigError, DataError
 from xclip_module.interface import Corpus
@@ -34,20 +34,19 @@ def load_probe_data(config: Config) -> LocalisationData:
     check_shots(section, labelled)
     if not section.penalty:
         _check_choice(section, corpus)
-    loaded = LocalisationData(corpus, _scored_splits(data, section, corpus))
+    splits = tuple(split for split in scored_splits(data, corpus) if split != VAL or section.refit == TRAIN)
+    if not splits:
+        why = "nothing is left to score once val is learned from"
+        raise ConfigError(f"probe.refit={section.refit}", why=why, attempt="--data.evaluate=test")
     announce_weights(config.model, data)
-    return loaded
+    return LocalisationData(corpus, splits)
 
 
 def _check_choice(section: ProbeConfig, corpus: Corpus) -> None:
     """Raises ConfigError for a kind of query with training examples of which val has none to choose a penalty on."""
+    truth = corpus.moments
     held = {
-        split: {
-            name
-            for video in corpus.of_split(split)
-            for name, segments in corpus.moments.get(video.id, {}).items()
-            if segments
-        }
+        split: {name for video in corpus.of_split(split) for name, spans in truth.get(video.id, {}).items() if spans}
         for split in (TRAIN, VAL)
     }
     for kind in dict.fromkeys(query.kind for query in corpus.queries):
@@ -70,11 +69,3 @@ def check_shots(section: ProbeConfig, videos: int) -> None:
     if most > videos:
         why = f"there are {videos} training videos"
         raise ConfigError(f"probe.shots={most}", why=why, attempt=f"--probe.shots=1,{videos}")
-
-
-def _scored_splits(data: DataConfig, section: ProbeConfig, corpus: Corpus) -> tuple[str, ...]:
-    splits = tuple(split for split in scored_splits(data, corpus) if split != VAL or section.refit == TRAIN)
-    if not splits:
-        why = "nothing is left to score once val is learned from"
-        raise ConfigError(f"probe.refit={section.refit}", why=why, attempt="--data.evaluate=test")
-    return splits

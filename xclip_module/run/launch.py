@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from xclip_module import config as schema
-from xclip_module.config import Config
 from xclip_module.errors import STOPPED, DiskError, MemoryShortage, PeerError, UserError
 from xclip_module.run import distributed, storage
 from xclip_module.run import folder as run_folder
@@ -22,20 +21,14 @@ from xclip_module.run.protocols import describe_protocol
 from xclip_module.run.signals import Signals
 from xclip_module.run.user_config import load_config
 
-Main = Callable[[Config, Run], Any]
-# Of configuration, run, and `is_deep`: whether the check is the deep one.
-Check = Callable[..., Any]
+# Of configuration and run; a check also of `is_deep`.
+Main = Callable[..., Any]
 
 log = logging.getLogger("xclip_module")
 
 
 def launch(
-    main: Main,
-    *,
-    script: str,
-    arguments: Sequence[str] | None = None,
-    check: Check | None = None,
-    resumes: bool = False,
+    main: Main, *, script: str, arguments: Sequence[str] | None = None, check: Main | None = None, resumes: bool = False
 ) -> NoReturn:
     """Runs `main(config, run)` as the program `script` and exits with the documented code.
 
@@ -58,7 +51,7 @@ def launch(
     sys.exit(code)
 
 
-def _launch(main: Main, script: str, arguments: Sequence[str], check: Check | None, resumes: bool) -> None:
+def _launch(main: Main, script: str, arguments: Sequence[str], check: Main | None, resumes: bool) -> None:
     world = World(0, 1, "cpu")
     signals = Signals()
     try:

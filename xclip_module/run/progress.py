@@ -4,6 +4,7 @@ import logging
 import sys
 import time
 from types import TracebackType
+from typing import Any
 
 from tqdm import tqdm
 
@@ -21,12 +22,9 @@ class Progress:
         self.total, self.name, self.unit, self.done = total, name, unit, done
         self._is_shown = is_shown
         self._start = self._last_line = time.monotonic()
-        is_terminal = is_shown and sys.stderr.isatty()
-        self._bar = (
-            tqdm(total=total, initial=done, desc=name, unit=unit, bar_format=_BAR, dynamic_ncols=True)
-            if is_terminal
-            else None
-        )
+        self._bar: Any = None
+        if is_shown and sys.stderr.isatty():
+            self._bar = tqdm(total=total, initial=done, desc=name, unit=unit, bar_format=_BAR, dynamic_ncols=True)
 
     def __enter__(self) -> "Progress":
         return self

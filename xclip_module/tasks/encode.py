@@ -75,18 +75,12 @@ def stored_videos(
     skipped: takes up the videos that cannot be used, where that is allowed; else their DataError is raised.
     check: raises DataError for arrays that cannot be used.
     """
+    encode, key, reading, store, _ = encoding
     with (
         Progress(len(videos), name="videos", unit="videos", is_shown=run.world.is_main) as progress,
         # Closed here and not some time later: threads that decode while the interpreter goes down abort it.
         contextlib.closing(
-            feature_pass(
-                videos,
-                encoding.encode,
-                store=encoding.store,
-                key=encoding.key,
-                reading=encoding.reading,
-                progress=progress,
-            )
+            feature_pass(videos, encode, store=store, key=key, reading=reading, progress=progress)
         ) as passing,
     ):
         for video, arrays in passing:

@@ -1,10 +1,8 @@
 """What a training learns from and how it is judged, whatever kind of data it is."""
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from xclip_module.features.store import FeatureStore
 from xclip_module.features.stored_frames import FrameStorage
 from xclip_module.features.video_pass import Arrays
 from xclip_module.interface import AnyGrid, Picture, Video
@@ -57,8 +55,3 @@ class TrainingData(NamedTuple):
     missing: Mapping[str, str]
     validation: Validation
     scored: tuple[Video, ...]
-
-
-def frame_store(cache: str, root: str) -> FeatureStore:
-    """Where training and validation frames are: `finetune.cache`, or a folder of `run.root` where that is empty."""
-    return FeatureStore(Path(cache or Path(root) / "frames"))

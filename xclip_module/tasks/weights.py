@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 UNTRAINED = "untrained:"
 SHIPPED = str(Path(__file__).parents[2] / "data" / "demo" / "model")
-# What the user may choose about weights that leave it open.
-_CHOICES = ("family", "header", "max_words", "padding", "pooling", "attention")
 # So many sentences that were cut are named, of more the number.
 _MOST_CUT = 5
 
@@ -67,7 +65,14 @@ def build_model(section: ModelConfig, data: DataConfig, *, seed: int, device: to
     from xclip_module.models import load_checkpoint, load_untrained
 
     source = weights_path(section.weights)
-    choices: dict[str, Any] = {name: getattr(section, name) for name in _CHOICES}
+    choices: dict[str, Any] = {
+        "family": section.family,
+        "header": section.header,
+        "max_words": section.max_words,
+        "padding": section.padding,
+        "pooling": section.pooling,
+        "attention": section.attention,
+    }
     if section.weights.startswith(UNTRAINED):
         model: Any = load_untrained(Path(source), seed=seed, **choices)
     else:

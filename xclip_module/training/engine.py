@@ -86,21 +86,20 @@ class Outside(Protocol):
         """Signals wait until the body has ended."""
 
 
+@dataclass
 class Trainer:
-    """Model, optimizer, scaler and progress: what changes with a step."""
+    """Model, optimizer, scaler and progress: what changes with a step.
 
-    def __init__(
-        self,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        scaler: torch.amp.GradScaler,
-        factor: Callable[[int], float],
-    ):
-        """`factor(step)` is the learning rate's share of its peak."""
-        self.model, self.optimizer, self.scaler, self.factor = model, optimizer, scaler, factor
-        self.progress = TrainingProgress()
-        # True while a step is being applied: such a state must not be saved.
-        self.is_torn = False
+    factor: of a step, the learning rate's share of its peak.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    factor: Callable[[int], float]
+    progress: TrainingProgress = field(default_factory=TrainingProgress)
+    # True while a step is being applied: such a state must not be saved.
+    is_torn: bool = False
 
     def state(self) -> dict[str, Any]:
         """All of it for a checkpoint: tensors and primitives."""
@@ -187,12 +186,7 @@ def fit(trainer: Trainer, maker: StepMaker, rules: Rules, outside: Outside) -> s
 
 
 def _step(
-    trainer: Trainer,
-    maker: StepMaker,
-    rules: Rules,
-    outside: Outside,
-    batches: Generator[Batch, None, None],
-    clock: "_Clock",
+    trainer: Trainer, maker: StepMaker, rules: Rules, outside: Outside, batches: Iterator[Batch], clock: "_Clock"
 ) -> None:
     """One step; a function of its own, so that its batch is gone before the next one is asked for."""
     progress = trainer.progress

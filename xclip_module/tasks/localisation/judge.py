@@ -289,9 +289,7 @@ def _training_segments(corpus: Corpus, *, without: str) -> dict[str, controls.Tr
     train = [video for video in training_videos(corpus) if video.id != without]
     return {
         query.name: [
-            (segments, video.label_seconds)
-            for video in train
-            if (segments := _annotated(corpus, video, query)) is not None
+            (spans, video.label_seconds) for video in train if (spans := _annotated(corpus, video, query)) is not None
         ]
         for query in corpus.queries
     }

@@ -80,11 +80,6 @@ class SentenceScorer:
         return "Zero-shot localisation" if self.origin.training is None else "Fine-tuned"
 
     @property
-    def in_words(self) -> str:
-        """One line on the weights."""
-        return f"{self.encoder.model.protocol}, {self.encoder.precision}"
-
-    @property
     def word_slots(self) -> int:
         """Token slots of a sentence."""
         return self.text.tokens.shape[1]
@@ -106,11 +101,6 @@ class HeadScorer:
     title = "Linear probe"
     # It reads no words, and was trained whatever the weights below it are.
     word_slots, is_untrained = 0, False
-
-    @property
-    def in_words(self) -> str:
-        """One line on the weights."""
-        return f"{self.encoder.model.protocol}, {self.encoder.precision}"
 
     @property
     def head_protocol(self) -> str:

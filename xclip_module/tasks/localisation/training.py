@@ -9,6 +9,7 @@ from pathlib import Path
 
 from xclip_module.config import Config, EvalConfig, FinetuneConfig
 from xclip_module.features.frame_cache import stored_side
+from xclip_module.features.store import FeatureStore
 from xclip_module.features.stored_frames import FrameStorage, make_grid
 from xclip_module.features.validation_frames import batches_of
 from xclip_module.features.video_pass import Arrays
@@ -22,7 +23,7 @@ from xclip_module.tasks.localisation.judge import Judge
 from xclip_module.tasks.localisation.load import LocalisationData
 from xclip_module.tasks.localisation.score import curve_of
 from xclip_module.tasks.localisation.windows import WindowEncoder, sampling_of
-from xclip_module.tasks.training_data import TrainingData, Validation, frame_store
+from xclip_module.tasks.training_data import TrainingData, Validation
 from xclip_module.tasks.weights import AS_CONFIGURED, tokenise
 from xclip_module.training.batches.sampling_plan import Plan
 from xclip_module.training.batches.training_set import training_set
@@ -37,7 +38,7 @@ def training_data(config: Config, loaded: LocalisationData, model: VideoTextMode
     sampling = sampling_of(data, model, weights=config.model.weights)
     stride = section.clip_stride_seconds or sampling.stride_seconds
     clips = training_set(corpus, texts=_texts(section, corpus), use_tools=section.use_tools, clip_stride_seconds=stride)
-    store = frame_store(section.cache, config.run.root)
+    store = FeatureStore(Path(section.cache or Path(config.run.root, "frames")))
     batch = config.model.frames_per_forward
     grid, side = make_grid(sampling, section.cache_fps), stored_side(model.picture.size, crop_scale=section.crop_scale)
     # Validation reads what scoring reads, so that its numbers are those of run_zeroshot with these weights.

@@ -24,6 +24,11 @@ class WindowEncoder(NamedTuple):
     sampling: Sampling
     precision: str
 
+    @property
+    def in_words(self) -> str:
+        """One line on the weights."""
+        return f"{self.model.protocol}, {self.precision}"
+
     def encode(self, *, frames_per_forward: int, device: torch.device) -> Encode:
         """What turns a video's frames into the arrays that the store keeps; at most so many frames in a forward."""
         model, sampling = self.model, self.sampling

@@ -30,6 +30,11 @@ class ClipEncoder(NamedTuple):
     choice: FrameChoice
     precision: str
 
+    @property
+    def in_words(self) -> str:
+        """One line on the weights."""
+        return f"{self.model.protocol}; frames: {self.choice.protocol}"
+
     def encode(self, device: torch.device) -> Encode:
         """What turns the chosen frames of a video into the arrays that the store keeps."""
         model, slots = self.model, self.choice.frames

@@ -36,11 +36,6 @@ class PairScorer(NamedTuple):
     is_untrained: bool
     origin: Origin
 
-    @property
-    def in_words(self) -> str:
-        """One line on the weights."""
-        return f"{self.encoder.model.protocol}; frames: {self.encoder.choice.protocol}"
-
     def embed_texts(self, texts: Sequence[str], device: torch.device) -> Embeddings:
         """All texts on the CPU: pooled [Q, D], tokens [Q, W, D]; how many were too long stands in the log."""
         tokens = tokenise(self.section, self.encoder.model, texts)

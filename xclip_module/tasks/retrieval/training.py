@@ -4,11 +4,13 @@ import dataclasses
 import logging
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
 from xclip_module.config import Config
 from xclip_module.datasets.retrieval.benchmarks import RetrievalSplit, find_benchmark
 from xclip_module.evaluation import retrieval
 from xclip_module.features.frame_cache import stored_side
+from xclip_module.features.store import FeatureStore
 from xclip_module.features.stored_frames import FrameStorage
 from xclip_module.features.validation_frames import batches_of
 from xclip_module.features.video_pass import Arrays
@@ -19,7 +21,7 @@ from xclip_module.run.folder import Run
 from xclip_module.tasks.retrieval.clips import ChosenGrid, ClipEncoder, choose_frames
 from xclip_module.tasks.retrieval.load import Galleries, scored_splits, validated_split, videos_of
 from xclip_module.tasks.retrieval.score import PairScorer, matrix_of, reading_for
-from xclip_module.tasks.training_data import TrainingData, Validation, frame_store
+from xclip_module.tasks.training_data import TrainingData, Validation
 from xclip_module.tasks.weights import AS_CONFIGURED, tokenise
 from xclip_module.training.batches.pairs import PairPlan, pair_set
 
@@ -43,7 +45,8 @@ def training_data(config: Config, galleries: Galleries, model: VideoTextModel, w
     scorer = PairScorer(encoder, config.model, False, AS_CONFIGURED)
     # The evaluation's own reading, so that validation sees exactly the pixels that scoring would decode.
     reading = reading_for(scorer, data)
-    place = FrameStorage(frame_store(section.cache, config.run.root), reading, world, data.skip_unreadable)
+    store = FeatureStore(Path(section.cache or Path(config.run.root, "frames")))
+    place = FrameStorage(store, reading, world, data.skip_unreadable)
     side = stored_side(model.picture.size, crop_scale=section.crop_scale)
     measure = _PairMeasure(scorer, validated, config.eval.two_stage, config.run.seed, config.eval.v2t)
     return TrainingData(

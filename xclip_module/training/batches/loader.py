@@ -80,16 +80,13 @@ class Loader:
             under_way: deque[_Share] = deque()
             for step in range(start_step, stop_step):
                 under_way.append(self._begin(step, pool))
-                if len(under_way) > self._ahead(len(under_way[0].frames)):
+                # Behind the one that is wanted: two clips a thread, and one batch at least.
+                if len(under_way) > 1 + math.ceil(2 * self.threads / max(len(under_way[0].frames), 1)):
                     yield self._finish(under_way.popleft())
             while under_way:
                 yield self._finish(under_way.popleft())
         finally:
             pool.shutdown(cancel_futures=True)
-
-    def _ahead(self, share: int) -> int:
-        """Batches under way behind the one that is wanted: two clips a thread, and one batch at least."""
-        return 1 + math.ceil(2 * self.threads / max(share, 1))
 
     def _begin(self, step: int, pool: ThreadPoolExecutor) -> _Share:
         """Hands the clips of this process's share to the threads."""
