@@ -82,9 +82,7 @@ def _curve_pictures(split: str, answers: Sequence[Answer], corpus: Corpus, rows:
         yield chart_of(f"{kind.lower()}_{split}", title, figure, numbers)
 
 
-def _panel(
-    row: int, answers: Sequence[Answer], corpus: Corpus, rows: Mapping[str, Any], *, is_pr: bool
-) -> Panel | None:
+def _panel(row: int, answers: Sequence[Answer], corpus: Corpus, rows: Mapping, *, is_pr: bool) -> Panel | None:
     """One query's curve, or None where it is undefined."""
     name, points_of = corpus.queries[row].name, precision_recall_points if is_pr else roc_points
     own = [one for one in answers if name in corpus.moments.get(one.video, {})]
