@@ -12,7 +12,7 @@ import run_finetune
 from xclip_module.check import check_finetune
 from xclip_module.finetune import run as finetuning
 from xclip_module.models.demo_model import write_demo_model
-from xclip_module.training import checkpoint, step
+from xclip_module.training import checkpoint, grad_cache
 from xclip_module.training.grad_cache import backward
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -73,7 +73,7 @@ def test_a_seed_gives_the_same_bits_again_even_when_cut_and_another_seed_others(
     seen = []
     _, whole, _ = train(*arguments, name="whole")
     with monkeypatch.context() as patch:
-        patch.setattr(step, "backward", interrupted)
+        patch.setattr(grad_cache, "backward", interrupted)
         assert start(finetuning.finetune, *arguments, name="cut")[0] == 75
     _, cut, text = train(*arguments, name="cut")
     assert "goes on from step 3 of 6" in text
