@@ -13,7 +13,7 @@ from xclip_module.errors import DataError, UserError
 from xclip_module.reporting import probe_facts, tables, training_facts, verdicts
 from xclip_module.reporting.chart import csv_text
 from xclip_module.reporting.differences import Difference, bounds, paired
-from xclip_module.reporting.run_files import RETRIEVAL, RunFiles, read_runs
+from xclip_module.reporting.run_files import RETRIEVAL, RunFiles, read_runs, retrieval_comparison
 from xclip_module.reporting.split_gap import gap_table, split_gap
 from xclip_module.reporting.tables import Cell, Column, Row, Table
 from xclip_module.reporting.template import TEMPLATES, render
@@ -63,10 +63,8 @@ def write_comparison(folders: Sequence[Path], output: Path) -> Path:
 def _texts(runs: Sequence[RunFiles]) -> dict[str, str]:
     """The csv file and the page of runs of one kind."""
     if runs[0].kind == RETRIEVAL:
-        # Here, not above: a tree without retrieval compares its localisation runs all the same.
-        from xclip_module.reporting.retrieval.comparison import retrieval_csv, retrieval_page
-
-        return {"comparison.csv": retrieval_csv(runs), "comparison.html": retrieval_page(runs)}
+        retrieval = retrieval_comparison()
+        return {"comparison.csv": retrieval.retrieval_csv(runs), "comparison.html": retrieval.retrieval_page(runs)}
     compared = list(compare(runs))
     return {"comparison.csv": comparison_csv(runs, compared), "comparison.html": comparison_page(runs, compared)}
 

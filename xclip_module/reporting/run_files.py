@@ -1,5 +1,6 @@
 """What a comparison reads of a run folder, and whether several of them may stand side by side."""
 
+import importlib
 import json
 import re
 import zipfile
@@ -118,12 +119,14 @@ def _localisation_facts(first: RunFiles, second: RunFiles) -> dict[str, tuple[An
     return facts
 
 
+def retrieval_comparison() -> Any:
+    """The module that compares retrieval runs; by name, so that a tree without retrieval compares its other runs."""
+    return importlib.import_module("xclip_module.reporting.retrieval.comparison")
+
+
 def _rules_of(kind: str) -> Comparability:
     if kind == RETRIEVAL:
-        # Here, not above: a tree without retrieval compares its localisation runs all the same.
-        from xclip_module.reporting.retrieval.comparison import RULES
-
-        return RULES
+        return retrieval_comparison().RULES
     return Comparability(
         keys=frozenset({"protocol", "track", "untrained"}),
         split_keys=frozenset({"ids", "videos", "queries", "tracks", "truth"}),

@@ -149,16 +149,21 @@ def _floats(macro: Mapping[str, Any], keys: Sequence[str]) -> list[float]:
 
 def _boundary_pictures(of_split: Mapping[str, Sequence[Answer]], corpus: Corpus) -> Iterator[Chart]:
     pairs = {split: list(_pairs(own, corpus)) for split, own in of_split.items()}
-    found = {split: boundary_errors(own) for split, own in pairs.items()}
-    if not any(found.values()):
+    errors = {split: boundary_errors(judged) for split, judged in pairs.items()}
+    if not any(errors.values()):
         return
     totals = {split: sum(bool(pair.truth) for pair in own) for split, own in pairs.items()}
     title = "Boundary errors of first answers that overlap the truth (dashed: median; outermost bars: and beyond)"
     panels = {
-        split: np.array([(one.start, one.end) for one in own], float).reshape(-1, 2) for split, own in found.items()
+        split: np.array([(error.start, error.end) for error in measured], float).reshape(-1, 2)
+        for split, measured in errors.items()
     }
-    table = csv_text(["split", *BoundaryError._fields], ([split, *one] for split, own in found.items() for one in own))
-    counts = csv_text(["split", "answers", "pairs"], ([split, len(own), totals[split]] for split, own in found.items()))
+    table = csv_text(
+        ["split", *BoundaryError._fields], ([split, *error] for split, measured in errors.items() for error in measured)
+    )
+    counts = csv_text(
+        ["split", "answers", "pairs"], ([split, len(measured), totals[split]] for split, measured in errors.items())
+    )
     numbers = {"": table, ".counts": counts}
     yield chart_of("boundary_errors", title, plots.boundary_figure(panels, totals, title=title), numbers)
 
