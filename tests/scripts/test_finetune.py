@@ -44,7 +44,8 @@ def arguments(tmp_path_factory):
 
 
 def harness(root, kills, number, arguments):
-    command = [sys.executable, str(ROOT / "tests" / "finetune_harness.py"), root, "3", kills, number, *arguments]
+    script = ROOT / "tests" / "support" / "finetune_harness.py"
+    command = [sys.executable, script, root, "3", kills, number, *arguments]
     done = subprocess.run(map(str, command), capture_output=True, text=True, env=ENVIRONMENT, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads(done.stdout)
