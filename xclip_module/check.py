@@ -31,7 +31,7 @@ def check_zeroshot(config: Config, run: Run, is_deep: bool) -> None:
     data = task.load()
     corpus = task.scored(data)
     _say_data(config, corpus)
-    with timed("weights"):
+    with timed("weights and sentences"):
         scorer = task.scorer(data, run)
     log.info("weights: %s", scorer.in_words)
     _check_videos(config, corpus, run, is_deep=is_deep)
