@@ -29,7 +29,7 @@ def train(start, tmp_path):
 
     def run(*words, name="x"):
         facts = []
-        code, text = start(lambda *job: facts.append(finetuning.finetune(*job).facts), *words, name=name)
+        code, text = start(lambda *job: facts.append(finetuning.finetune(*job).origin.training), *words, name=name)
         assert code == 0, text
         return facts[0], state_of(tmp_path, name), text
 

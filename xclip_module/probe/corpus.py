@@ -5,7 +5,6 @@ from xclip_module.datasets.catalogue import load_corpus
 from xclip_module.errors import ConfigError, DataError
 from xclip_module.interface import Corpus
 from xclip_module.tasks.localisation.load import LocalisationData, check_track, scored_splits, with_every_split
-from xclip_module.tasks.weights import announce_weights
 
 TRAIN, VAL = "train", "val"
 _NO_VAL = "there is no val video to choose one on"
@@ -38,7 +37,6 @@ def load_probe_data(config: Config) -> LocalisationData:
     if not splits:
         why = "nothing is left to score once val is learned from"
         raise ConfigError(f"probe.refit={section.refit}", why=why, attempt="--data.evaluate=test")
-    announce_weights(config.model, data)
     return LocalisationData(corpus, splits)
 
 
