@@ -106,16 +106,15 @@ def _from_merges(path: Path) -> Tokenizer:
         with opener(path, "rt", encoding="utf-8") as file:
             lines = file.read().split("\n")[1 : _MERGES + 1]
         merges = [_pair(line) for line in lines if line]
-        vocabulary = _vocabulary(merges)
     except (OSError, UnicodeDecodeError, ValueError) as error:
         attempt = "download bpe_simple_vocab_16e6.txt.gz again"
         raise WeightsError("unreadable merges file", path, str(error), attempt) from error
-    return clip_tokenizer(vocabulary, merges)
+    return clip_tokenizer(clip_vocabulary(merges), merges)
 
 
-def _vocabulary(merges: Sequence[tuple[str, str]]) -> dict[str, int]:
+def clip_vocabulary(merges: Sequence[tuple[str, str]]) -> dict[str, int]:
     """CLIP's numbering: bytes, bytes that end a word, merges, the two special tokens."""
-    letters = list(byte_letters())
+    letters = byte_letters()
     words = [*letters, *(letter + "</w>" for letter in letters), *("".join(pair) for pair in merges), START, END]
     return {word: number for number, word in enumerate(words)}
 
@@ -128,8 +127,7 @@ def _pair(line: str) -> tuple[str, str]:
 def byte_letters() -> list[str]:
     """A printable letter for every byte, in GPT-2's order: printable bytes first, then the rest from 256 on."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    rest = 256 - len(printable)
-    return [chr(b) for b in printable] + [chr(256 + n) for n in range(rest)]
+    return [chr(b) for b in printable] + [chr(256 + n) for n in range(256 - len(printable))]
 
 
 def clip_tokenizer(vocabulary: dict[str, int], merges: Sequence[tuple[str, str]]) -> Tokenizer:

@@ -15,7 +15,7 @@ from xclip_module.config import ProbeConfig
 from xclip_module.evaluation.frames import rank_pair, sample_ap
 from xclip_module.features.store import FeatureStore
 from xclip_module.interface import Query
-from xclip_module.models.head import Head, HeadQuery, log_odds
+from xclip_module.models.head import Head, log_odds
 from xclip_module.probe.corpus import no_choice
 from xclip_module.probe.windows import Windows, digest_of, rows_of, stacked
 from xclip_module.training.linear import Linear, Problem, fit, make_problem
@@ -270,7 +270,7 @@ def _of_pair(curve: np.ndarray, labels: np.ndarray, monitor: str) -> float | Non
 def make_head(fitted: Fitted, queries: Sequence[Query], temporal: Any, source: Any, made: Any) -> Head:
     """A head on the CPU."""
     return Head(
-        queries=tuple(HeadQuery(*query) for query in queries),
+        queries=tuple(queries),
         mean=fitted.scale.mean,
         inverse=fitted.scale.inverse,
         weight=fitted.weight,

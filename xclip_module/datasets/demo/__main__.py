@@ -1,6 +1,7 @@
 """`python -m xclip_module.datasets.demo`: draws the demo data set anew."""
 
 import argparse
+import functools
 import logging
 import multiprocessing
 from collections.abc import Sequence
@@ -25,14 +26,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not set(numbers) <= set(planned):
         parser.error(f"--videos {options.videos}: expected numbers from {planned[0]:02d} to {planned[-1]:02d}")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    jobs = [(options.out, options.seed, number) for number in numbers]
-    with multiprocessing.get_context("spawn").Pool(min(options.processes, len(jobs))) as pool:
-        for line in pool.imap(_write_job, jobs):
+    write = functools.partial(write_video, options.out, options.seed)
+    with multiprocessing.get_context("spawn").Pool(min(options.processes, len(numbers))) as pool:
+        for line in pool.imap(write, numbers):
             LOG.info(line)
-
-
-def _write_job(job: tuple[Path, int, int]) -> str:
-    return write_video(*job)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from xclip_module.config import nearest
-from xclip_module.datasets.retrieval import captions, paragraphs
+from xclip_module.datasets.retrieval import captions
 from xclip_module.datasets.retrieval.annotation_files import Annotated, Span
 from xclip_module.datasets.retrieval.video_index import VideoIndex, find_videos
 from xclip_module.errors import ConfigError, DataError
@@ -138,14 +138,14 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     ),
     "lsmdc": Benchmark(_LSMDC, "test", captions.own_name),
     "didemo": Benchmark(
-        {split: Split(paragraphs.read_didemo, split, count, count) for split, count in _DIDEMO.items()},
+        {split: Split(captions.read_didemo, split, count, count) for split, count in _DIDEMO.items()},
         "test",
-        paragraphs.didemo_names,
+        captions.didemo_names,
     ),
     "activitynet": Benchmark(
-        {split: Split(paragraphs.read_activitynet, split, count, count) for split, count in _ACTIVITYNET.items()},
+        {split: Split(captions.read_activitynet, split, count, count) for split, count in _ACTIVITYNET.items()},
         "val",
-        paragraphs.activitynet_names,
+        captions.activitynet_names,
     ),
     "msrvtt-9k-mmaction2": _msrvtt(Split(captions.read_mmaction2, "train_9k.json", 9000, 180000), _MMACTION2_TEST),
     "msrvtt-7k-mmaction2": _msrvtt(Split(captions.read_mmaction2, "train_7k.json", 7010, 140200), _MMACTION2_TEST),
@@ -179,9 +179,8 @@ def load_split(name: str, split: str, *, annotations: Path, videos: VideoIndex) 
     annotated = benchmark.splits[split].read(annotations, benchmark.splits[split].key)
     if not annotated.pairs:
         files = ", ".join(map(str, annotated.sources)) or str(annotations)
-        raise DataError(
-            f"no sentence in {name} {split}", files, "expected pairs of video and text", "download it again"
-        )
+        gap = f"no sentence in {name} {split}"
+        raise DataError(gap, files, "expected pairs of video and text", "download it again")
     order = {video: number for number, video in enumerate(dict.fromkeys(video for video, _ in annotated.pairs))}
     paths = find_videos(videos, {video: benchmark.file_names(video) for video in order})
     return RetrievalSplit(

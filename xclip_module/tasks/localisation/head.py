@@ -5,7 +5,7 @@ from typing import Any
 
 from xclip_module.config import DataConfig
 from xclip_module.errors import WeightsError
-from xclip_module.features.window_features import TEMPORAL, known_features
+from xclip_module.features.scoring import TEMPORAL, known_features
 from xclip_module.interface import Corpus, Sampling, VideoTextModel
 from xclip_module.models.head import Head
 

@@ -9,8 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from xclip_module.features.scoring import score_stored
-from xclip_module.features.window_features import window_features
+from xclip_module.features.scoring import score_stored, window_features
 from xclip_module.interface import Embeddings
 from xclip_module.models.head import Head
 from xclip_module.moments.tracks import TEMPORAL
