@@ -81,12 +81,9 @@ def load_tokenizer(path: Path) -> ClipTokenizer:
             return ClipTokenizer(_bare(AutoTokenizer.from_pretrained(path, local_files_only=True).backend_tokenizer))
         if merges := sorted(path.glob("bpe_simple_vocab_16e6.txt*")):
             return ClipTokenizer(_from_merges(merges[0]))
-    raise WeightsError(
-        "no tokenizer",
-        path,
-        "found neither tokenizer.json nor vocab.json with merges.txt nor bpe_simple_vocab_16e6.txt.gz",
-        "put one of them there, or name its folder with --model.tokenizer=FOLDER",
-    )
+    gap = "found neither tokenizer.json nor vocab.json with merges.txt nor bpe_simple_vocab_16e6.txt.gz"
+    attempt = "put one of them there, or name its folder with --model.tokenizer=FOLDER"
+    raise WeightsError("no tokenizer", path, gap, attempt)
 
 
 def _clean(text: str) -> str:
@@ -134,15 +131,11 @@ def clip_tokenizer(vocabulary: dict[str, int], merges: Sequence[tuple[str, str]]
     """A tokenizer with CLIP's rules (lower case, byte level, `</w>` ends a word) over any vocabulary."""
     bpe = models.BPE(vocab=vocabulary, merges=list(merges), end_of_word_suffix="</w>", unk_token=END)
     tokenizer = Tokenizer(bpe)
-    tokenizer.normalizer = normalizers.Sequence(
-        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
-    )
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            # Inverted: the matches are kept, what lies between them is dropped.
-            pre_tokenizers.Split(Regex(_PIECES), behavior="removed", invert=True),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
+    blanks = normalizers.Replace(Regex(r"\s+"), " ")
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), blanks, normalizers.Lowercase()])
+    # Inverted: the matches are kept, what lies between them is dropped.
+    pieces = pre_tokenizers.Split(Regex(_PIECES), behavior="removed", invert=True)
+    letters = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pieces, letters])
     tokenizer.add_special_tokens([START, END])
     return tokenizer

@@ -227,16 +227,10 @@ def _from_official(
         log.info("%s: not read, as in the released code: {%s}", path, ", ".join(sorted(unused)))
     # Plain CLIP has no header and no head: what it leaves open is initialised, everything else must be there.
     open_names = {name for name in expected if is_plain and not name.startswith("clip.")}
-    hub.refuse(
-        path,
-        missing=set(expected) - set(state) - open_names,
-        unexpected=set(state) - set(expected) - unused,
-        sizes={
-            name: f"found {list(state[name].shape)}, expected {shape}"
-            for name, shape in expected.items()
-            if name in state and list(state[name].shape) != shape
-        },
-    )
+    shapes = {name: list(tensor.shape) for name, tensor in state.items() if name in expected}
+    sizes = {name: f"found {s}, expected {expected[name]}" for name, s in shapes.items() if s != expected[name]}
+    missing = set(expected) - set(state) - open_names
+    hub.refuse(path, missing=missing, unexpected=set(state) - set(expected) - unused, sizes=sizes)
     _load_open(model, official.from_official({name: state[name] for name in expected if name in state}))
     return model
 

@@ -20,7 +20,7 @@ from xclip_module.interface import FrameFolder, PictureStream, Video, VideoInfo,
 from xclip_module.video.decode_ahead import FrameBatch, Job, decode_ahead
 from xclip_module.video.frame_choice import FrameChoice
 from xclip_module.video.inspect import probe
-from xclip_module.video.readers import choose_reader, decoder_version, frame_times, read_frames, read_with
+from xclip_module.video.readers import choose_reader, decoder_version, frame_times, read_with
 from xclip_module.video.transform import to_square
 
 _MOST_THREADS = 8
@@ -71,10 +71,7 @@ class Reading:
         return self.choice.times(source.times, source.duration, video.span, video=video.id)
 
     def squares(self, source: VideoInfo | FrameFolder) -> Callable[[np.ndarray], Iterator[Tensor]]:
-        """A function from times (seconds, never falling) to the squares [3, S, S] uint8 on show then, one at a time.
-
-        It raises DataError where the file is damaged.
-        """
+        """As `PictureReader.squares`, one at a time; the function raises DataError where the file is damaged."""
         # Once for all times: to answer, decord reads the whole file, and a refusal stands in the log.
         reader = choose_reader(source, self.decoder)
 
@@ -85,10 +82,7 @@ class Reading:
         return squares_at
 
     def stream(self, videos: Sequence[Video]) -> Generator[tuple[Video, PictureStream | DataError], None, None]:
-        """Each video, in order, with its pictures, or with why it cannot be opened; see `decode_ahead`.
-
-        Closing the generator ends the reading threads.
-        """
+        """As `PictureReader.stream`; see `decode_ahead`."""
         decoding = decode_ahead(
             [Job(video.id, video.source, times=partial(self.times, video)) for video in videos],
             size=self.size,
@@ -114,9 +108,8 @@ def check_videos(videos: Sequence[Video], reading: Reading, *, is_deep: bool) ->
             source = reading.open(video)
             check_length(video, source.duration)
             if is_deep:
-                for _ in read_frames(
-                    source, source.times, decoder=reading.decoder, timeout_seconds=reading.timeout_seconds
-                ):
+                reader = choose_reader(source, reading.decoder)
+                for _ in read_with(reader, source, source.times, timeout_seconds=reading.timeout_seconds):
                     pass
         except DataError as error:
             return str(error)

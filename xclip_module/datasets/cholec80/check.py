@@ -46,7 +46,7 @@ def check_cholec80(root: Path, *, length_of: Callable[[Path], float] | None) -> 
         rows.append(_row(layout, labels[number], number, seconds))
         lines = [*_row_misfits(labels[number], number), *([problem] if problem else [])]
         misfits += [f"{video_id(number)}: {line}" for line in lines]
-    return Cholec80Check(pd.DataFrame(rows), pd.DataFrame(_totals(labels)), misfits)
+    return Cholec80Check(pd.DataFrame(rows), _totals(labels), misfits)
 
 
 def _row(layout: Layout, labels: Labels, number: int, seconds: float) -> dict[str, object]:
@@ -100,16 +100,13 @@ def _row_misfits(labels: Labels, number: int) -> Iterator[str]:
             yield f"{name} in {len(segments)} runs; in Cholec80 every phase is one run"
 
 
-def _totals(labels: Mapping[int, Labels]) -> list[dict[str, object]]:
+def _totals(labels: Mapping[int, Labels]) -> "pd.DataFrame":
+    import pandas as pd
+
     tools = {number: track.tools.rows for number, track in labels.items() if track.tools}
     phases = sum(track.phases.rows for track in labels.values() if track.phases)
     ranges = {"1-40": range(1, 41), "41-80": range(41, 81), "all": range(1, 81)}
-    counts = [
-        *(
-            (f"tool rows, videos {name}", sum(tools.get(n, 0) for n in ranges[name]), KNOWN_TOOL_ROWS[name])
-            for name in ranges
-        ),
-        ("phase rows", phases, KNOWN_PHASE_ROWS),
-        ("videos with labels", len(tools), 80),
-    ]
-    return [{"quantity": quantity, "found": count, "known": known} for quantity, count, known in counts]
+    counts = {name: sum(tools.get(number, 0) for number in part) for name, part in ranges.items()}
+    rows = [(f"tool rows, videos {name}", count, KNOWN_TOOL_ROWS[name]) for name, count in counts.items()]
+    rows += [("phase rows", phases, KNOWN_PHASE_ROWS), ("videos with labels", len(tools), 80)]
+    return pd.DataFrame(rows, columns=["quantity", "found", "known"])

@@ -14,9 +14,8 @@ from xclip_module.datasets.demo.writing import LOG, SEED, write_video
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line: writes the whole set, or the named videos of it."""
     parser = argparse.ArgumentParser(prog="python -m xclip_module.datasets.demo", description=main.__doc__)
-    parser.add_argument(
-        "--out", type=Path, default=Path("data/demo"), help="folder to write into (default: %(default)s)"
-    )
+    out = Path("data/demo")
+    parser.add_argument("--out", type=Path, default=out, help="folder to write into (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=SEED, help="another seed, another set (default: %(default)s)")
     parser.add_argument("--videos", default="", help="numbers with commas between, such as 01,07 (default: all)")
     parser.add_argument("--processes", type=int, default=2, help="videos drawn side by side (default: %(default)s)")

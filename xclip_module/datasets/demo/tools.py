@@ -176,6 +176,5 @@ def _ellipse(u: Array, v: Array, middle: tuple[float, float], radii: tuple[float
 
 
 _HOLES = ((-8, -2.6), (-11, 2.2), (-15, -2.2), (-18, 2.6), (-22, -2.6), (-25, 2.2))
-_PARTS: dict[str, Callable[[Array, Array, Pose], list[Part]]] = dict(
-    zip(TOOLS, (_grasper, _bipolar, _hook, _scissors, _clipper, _irrigator, _bag), strict=True)
-)
+_DRAWERS = (_grasper, _bipolar, _hook, _scissors, _clipper, _irrigator, _bag)  # in the order of TOOLS
+_PARTS: dict[str, Callable[[Array, Array, Pose], list[Part]]] = dict(zip(TOOLS, _DRAWERS, strict=True))
