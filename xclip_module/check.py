@@ -14,6 +14,7 @@ from xclip_module.run.folder import Run
 from xclip_module.run.progress import Progress
 from xclip_module.run.timing import forecast, timed
 from xclip_module.tasks import task_of
+from xclip_module.tasks.weights import announce_weights
 
 if TYPE_CHECKING:
     from xclip_module.interface import Corpus, Video
@@ -30,7 +31,7 @@ def check_zeroshot(config: Config, run: Run, is_deep: bool) -> None:
     data = task.load()
     corpus = task.scored(data)
     _say_data(config, corpus)
-    with timed("weights"):
+    with timed("weights and sentences"):
         scorer = task.scorer(data, run)
     log.info("weights: %s", scorer.in_words)
     _check_videos(config, corpus, run, is_deep=is_deep)
@@ -47,11 +48,12 @@ def check_finetune(config: Config, run: Run, is_deep: bool) -> None:
 
     Training clips come straight from the videos for it, so that nothing is stored but the frames of one val video.
     """
-    loaded = load(config, processes=run.world.size)
+    loaded = load(config, processes=run.world.size, is_trial=True)
     corpus = loaded.task.training_corpus(loaded.data)
-    _say_data(config, corpus)
+    _say_data(loaded.config, corpus)
     # All of them before the first is used, so that one look names every broken one.
     _check_videos(config, corpus, run, is_deep=is_deep)
+    announce_weights(config.model, config.data)
     from xclip_module.finetune.trial import try_training
 
     costs = try_training(loaded, run)
@@ -64,6 +66,7 @@ def check_probe(config: Config, run: Run, is_deep: bool) -> None:
     corpus = corpus._replace(videos=tuple(video for video in corpus.videos if video.id in corpus.moments))
     _say_data(config, corpus)
     _check_videos(config, corpus, run, is_deep=is_deep)
+    announce_weights(config.model, config.data)
     from xclip_module.probe.head import load_probe_windows, probed_encoder
     from xclip_module.probe.trial import try_fits
 

@@ -19,7 +19,8 @@ from xclip_module.check import check_finetune, check_zeroshot
 from xclip_module.finetune import run as finetuning
 from xclip_module.models import load_checkpoint
 from xclip_module.models.demo_model import write_demo_model
-from xclip_module.training import checkpoint
+from xclip_module.training import checkpoint, step
+from xclip_module.training.grad_cache import backward
 
 ROOT = Path(__file__).parents[2]
 # SIGKILLs of one run; the published figure is 20.
@@ -43,7 +44,8 @@ def arguments(tmp_path_factory):
 
 
 def harness(root, kills, number, arguments):
-    command = [sys.executable, str(ROOT / "tests" / "finetune_harness.py"), root, "3", kills, number, *arguments]
+    script = ROOT / "tests" / "support" / "finetune_harness.py"
+    command = [sys.executable, script, root, "3", kills, number, *arguments]
     done = subprocess.run(map(str, command), capture_output=True, text=True, env=ENVIRONMENT, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads(done.stdout)
@@ -64,25 +66,18 @@ def test_stopped_politely_in_any_phase_it_ends_with_75_and_goes_on_to_the_same_b
     assert found["codes"] == [75] * 3
 
 
-def test_a_stop_loses_at_most_the_step_under_way(arguments, start, tmp_path):
+def test_a_stop_loses_at_most_the_step_under_way(arguments, start, tmp_path, monkeypatch):
     folder, seen = tmp_path / "runs" / "x", []
 
-    def interrupted(config, run):
-        original = finetuning.backward
+    def interrupted(batch, *rest, **words):
+        seen.append(len(batch.names))
+        if len(seen) == 8:
+            os.kill(os.getpid(), signal.SIGHUP)
+        return backward(batch, *rest, **words)
 
-        def backward(batch, **words):
-            seen.append(len(batch.names))
-            if len(seen) == 8:
-                os.kill(os.getpid(), signal.SIGHUP)
-            return original(batch, **words)
-
-        finetuning.backward = backward
-        try:
-            finetuning.finetune(config, run)
-        finally:
-            finetuning.backward = original
-
-    code, text = start(interrupted, *arguments)
+    with monkeypatch.context() as patch:
+        patch.setattr(step, "backward", interrupted)
+        code, text = start(only_train, *arguments)
     assert code == 75
     assert "stopped by SIGHUP" in text
     assert newest(folder)["progress"]["step"] == 7
@@ -182,7 +177,9 @@ def test_a_missing_training_video_is_named_and_counted(start, tmp_path):
     arguments = write_project(tmp_path, seconds=12)
     (tmp_path / "copy" / "videos" / "video01.mp4").unlink()
     facts = []
-    code, text = start(lambda *job: facts.append(finetuning.finetune(*job).facts), *arguments, "--finetune.epochs=1")
+    code, text = start(
+        lambda *job: facts.append(finetuning.finetune(*job).origin.training), *arguments, "--finetune.epochs=1"
+    )
     assert code == 0
     assert "video01 (no video)" in text
     assert facts[0]["left out"].startswith("video01 (no video); video03")
@@ -223,7 +220,7 @@ def test_a_number_that_val_cannot_have_chooses_nothing_and_stops_nothing(start, 
     tools.write_text(tools.read_text().replace("\t1", "\t0"))
     facts = []
     job = [*arguments, "--finetune.epochs=1", "--finetune.patience=1"]
-    code, text = start(lambda *words: facts.append(finetuning.finetune(*words).facts), *job)
+    code, text = start(lambda *words: facts.append(finetuning.finetune(*words).origin.training), *job)
     assert code == 0
     assert "mAP@0.5 is undefined on val" in text
     assert (facts[0]["steps"], facts[0]["chosen"]) == (3, "last (undefined on val)")
@@ -316,35 +313,10 @@ def test_a_shortage_of_memory_names_the_next_micro_batch(arguments, start, monke
     def short(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")
 
-    monkeypatch.setattr(finetuning, "backward", short)
+    monkeypatch.setattr(step, "backward", short)
     code, text = start(only_train, *arguments, "--finetune.micro_batch_size=6")
     assert code == 6
     assert "try: --finetune.micro_batch_size=3 (the same run goes on with it)" in text
-
-
-def test_auto_halves_until_a_step_fits(monkeypatch):
-    from xclip_module.errors import MemoryShortage
-    from xclip_module.training.memory import find_micro_batch
-
-    def trial(size, most=5):
-        tried.append(size)
-        if size > most:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-
-    tried = []
-    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
-    assert find_micro_batch(trial, 33, torch.device("cuda")) == 5
-    assert tried == [33, 17, 9, 5]
-    with pytest.raises(MemoryShortage, match="one clip does not fit.*activation_checkpointing"):
-        find_micro_batch(lambda size: trial(size, 0), 4, torch.device("cuda"))
-
-
-def test_auto_on_a_cpu_carries_the_growth_on():
-    from xclip_module.training.memory import find_micro_batch
-
-    found = find_micro_batch(lambda size: torch.ones(size * 100_000_000).sum(), 10_000, torch.device("cpu"))
-    free = next(int(line.split()[1]) for line in Path("/proc/meminfo").read_text().splitlines() if "MemAvail" in line)
-    assert found == pytest.approx(0.7 * free / 400_000, rel=0.3)
 
 
 def test_a_second_start_says_who_holds_the_run(arguments, start):

@@ -1,11 +1,13 @@
 """Runs `run_finetune.py` in forks of one process that has imported everything, and ends them at random moments.
 
-`python tests/finetune_harness.py ROOT SEED KILLS SIGNAL ARGUMENT…` prints one JSON object: what differs between the
-run that was ended KILLS times and the one that was not.
+`python tests/support/finetune_harness.py ROOT SEED KILLS SIGNAL ARGUMENT…` prints one JSON object: what differs between
+the run that was ended KILLS times and the one that was not.
 """
 
+import importlib
 import json
 import os
+import pkgutil
 import random
 import signal
 import sys
@@ -17,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import torch
 
 import run_finetune
+import xclip_module
 from xclip_module.check import check_finetune
 from xclip_module.run.launch import launch
 from xclip_module.training import checkpoint
@@ -77,8 +80,16 @@ def outcome(folder: Path) -> dict:
     }
 
 
+def import_everything() -> None:
+    """What a run imports when it needs it: a fork that did so itself would be killed before its first step."""
+    for module in pkgutil.walk_packages(xclip_module.__path__, "xclip_module."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+
+
 def main(root: Path, seed: int, kills: int, number: int, arguments: list[str]) -> dict:
     """Whole run, then the same with `kills` signals at random moments of it; codes of the ended starts."""
+    import_everything()
     start = time.monotonic()
     code = finish(begin(root, "whole", arguments))
     seconds = time.monotonic() - start

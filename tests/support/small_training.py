@@ -11,7 +11,7 @@ from xclip_module.training.batches.training_set import training_set
 
 
 class StepCalls(NamedTuple):
-    """A `grad_cache.StepModel` of loose functions."""
+    """A model for `grad_cache.backward` of loose functions."""
 
     encode_text: Callable
     encode_video: Callable

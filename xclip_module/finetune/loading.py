@@ -25,8 +25,11 @@ class Trained(NamedTuple):
     origin: Origin
 
 
-def load(config: Config, *, processes: int) -> Loaded:
-    """The task with its data. Raises ConfigError, DataError or WeightsError for what cannot be trained."""
+def load(config: Config, *, processes: int, is_trial: bool = False) -> Loaded:
+    """The task with its data. Raises ConfigError, DataError or WeightsError for what cannot be trained.
+
+    is_trial: the weights wait until all videos have been looked at.
+    """
     if config.model.head:
         why = "training changes the features that a head is for"
         attempt = "run_linear_probe.py --model.weights=runs/NAME/best afterwards"
@@ -36,7 +39,7 @@ def load(config: Config, *, processes: int) -> Loaded:
         why = f"{processes} processes share it, one clip each at least"
         raise ConfigError(f"finetune.batch_size={section.batch_size}", why=why, attempt="a larger batch")
     config = dataclasses.replace(config, finetune=section)
+    if not is_trial:
+        announce_weights(config.model, config.data)
     task = task_of(config)
-    loaded = Loaded(config, task, task.load_training())
-    announce_weights(config.model, config.data)
-    return loaded
+    return Loaded(config, task, task.load_training())

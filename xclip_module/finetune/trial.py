@@ -28,16 +28,6 @@ class TrainingForecast(NamedTuple):
     note: str
 
 
-class _Costs(NamedTuple):
-    """Seconds of a step, of validating a unit of video (see `_length`), of a checkpoint; its bytes, and a model's."""
-
-    step: float
-    validation: float
-    save: float
-    checkpoint: int
-    model: int
-
-
 def try_training(loaded: Loaded, run: Run) -> TrainingForecast:
     """Everything that a training does, once, and what all of it will take; the weights stay as they are.
 
@@ -47,11 +37,8 @@ def try_training(loaded: Loaded, run: Run) -> TrainingForecast:
     with timed("weights, sentences, training videos"):
         training = prepare(loaded, run, is_trial=True)
     log.info("weights: %s, %s", training.model.protocol, training.precision)
-    step = _try_steps(training, run)
-    validation = _try_validation(training, run)
-    save, size = _try_checkpoint(training, run)
-    model = sum(p.numel() * 4 for p in training.model.parameters())
-    return _forecast(training, _Costs(step, validation, save, size, model))
+    step, validation = _try_steps(training, run), _try_validation(training, run)
+    return _forecast(training, step, validation, _try_checkpoint(training, run))
 
 
 def _try_steps(training: Training, run: Run) -> float:
@@ -98,19 +85,21 @@ def _try_checkpoint(training: Training, run: Run) -> tuple[float, int]:
     return spent.seconds, size
 
 
-def _forecast(training: Training, costs: _Costs) -> TrainingForecast:
+def _forecast(training: Training, step: float, validation: float, save: tuple[float, int]) -> TrainingForecast:
+    """From seconds of a step, of validating a unit of video (see `_length`), seconds and bytes of a checkpoint."""
     section, steps, data = training.section, training.total, training.data
     every = make_rules(training, 1).validate_every
     # One before the first step, and one at the end where that is no multiple.
     validations = 1 + math.ceil(steps / every) if every else 0
     seconds = {
-        "training": costs.step * steps,
-        f"{validations} validations": costs.validation * _length(data.validation.videos) * validations,
-        "checkpoints": costs.save * steps / section.save_every_steps,
-        "final scores": costs.validation * _length(data.scored),
+        "training": step * steps,
+        f"{validations} validations": validation * _length(data.validation.videos) * validations,
+        "checkpoints": save[0] * steps / section.save_every_steps,
+        "final scores": validation * _length(data.scored),
     }
+    model = sum(p.numel() * 4 for p in training.model.parameters())
     # Two checkpoints are kept while a third is written; best and last weights.
-    size = {"checkpoints": 3 * costs.checkpoint, "weights": 2 * costs.model}
+    size = {"checkpoints": 3 * save[1], "weights": 2 * model}
     frames = forecast_frames(data, source=section.frames)
     return TrainingForecast(seconds, size | frames, f"{steps} steps of {section.batch_size} clips")
 

@@ -5,7 +5,6 @@ from xclip_module.datasets.catalogue import load_corpus
 from xclip_module.errors import ConfigError, DataError
 from xclip_module.interface import Corpus
 from xclip_module.tasks.localisation.load import LocalisationData, check_track, scored_splits, with_every_split
-from xclip_module.tasks.weights import announce_weights
 
 TRAIN, VAL = "train", "val"
 _NO_VAL = "there is no val video to choose one on"
@@ -34,9 +33,7 @@ def load_probe_data(config: Config) -> LocalisationData:
     check_shots(section, labelled)
     if not section.penalty:
         _check_choice(section, corpus)
-    loaded = LocalisationData(corpus, _scored_splits(data, section, corpus))
-    announce_weights(config.model, data)
-    return loaded
+    return LocalisationData(corpus, _scored_splits(data, section, corpus))
 
 
 def _check_choice(section: ProbeConfig, corpus: Corpus) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from xclip_module.config import Config
 from xclip_module.probe.corpus import load_probe_data
 from xclip_module.run.folder import Run
+from xclip_module.tasks.weights import announce_weights
 
 if TYPE_CHECKING:
     from xclip_module.tasks import Task
@@ -21,6 +22,7 @@ def fit(config: Config, run: Run) -> tuple[Task, LocalisationData, HeadScorer]:
     fits that are not finite.
     """
     data = load_probe_data(config)
+    announce_weights(config.model, config.data)
     # After the cheap mistakes: importing torch takes seconds.
     from xclip_module.probe.head import fit_head
 

@@ -203,26 +203,27 @@ def _step(
 ) -> None:
     """One step; a function of its own, so that its batch is gone before the next one is asked for."""
     progress = trainer.progress
-    clock.wait()
+    asked = time.perf_counter()
     batch = next(batches)
-    clock.work()
+    clock.waited += time.perf_counter() - asked
     with _shortages(rules.if_short):
-        loss = maker.gradients(batch, progress.step)
+        step_loss = maker.gradients(batch, progress.step)
         # Not to be torn: a step that counts has moved the weights and is in the means of the next row.
         with outside.deferred():
             norm = trainer.apply(rules.max_grad_norm)
             if math.isfinite(norm):
                 maker.clamp_()
-            clock.add(len(batch.names))
-            _log(trainer, rules, outside, loss, norm, clock)
+            clock.clips += len(batch.names)
+            clock.steps += 1
+            _log(trainer, rules, outside, step_loss, norm, clock)
     if progress.skipped_in_a_row >= rules.max_skipped:
-        _give_up(trainer, batch, loss.loss)
+        _give_up(trainer, batch, step_loss.loss)
 
 
-def _log(trainer: Trainer, rules: Rules, outside: Outside, step: StepLoss, norm: float, clock: "_Clock") -> None:
+def _log(trainer: Trainer, rules: Rules, outside: Outside, step_loss: StepLoss, norm: float, clock: "_Clock") -> None:
     """Adds a step to the means, and hands them out where a line is due."""
     progress, window = trainer.progress, trainer.progress.window
-    progress.window = [a + b for a, b in zip(window, (step.loss, step.floor, step.accuracy, 1), strict=True)]
+    progress.window = [a + b for a, b in zip(window, (*step_loss, 1), strict=True)]
     if progress.step % rules.log_every and progress.step != rules.total:
         return
     loss, floor, accuracy, count = progress.window
@@ -304,25 +305,15 @@ class _Clock:
     def __init__(self) -> None:
         self._restart()
 
-    def wait(self) -> None:
-        self._asked = time.perf_counter()
-
-    def work(self) -> None:
-        self._waited += time.perf_counter() - self._asked
-
-    def add(self, clips: int) -> None:
-        self._clips += clips
-        self._steps += 1
-
     def row(self, steps_left: int) -> dict[str, float]:
         seconds = time.perf_counter() - self._start
         row = {
-            "clips_per_second": self._clips / seconds,
-            "data_wait": self._waited / seconds,
-            "eta_seconds": steps_left * seconds / self._steps,
+            "clips_per_second": self.clips / seconds,
+            "data_wait": self.waited / seconds,
+            "eta_seconds": steps_left * seconds / self.steps,
         }
         self._restart()
         return row
 
     def _restart(self) -> None:
-        self._start, self._waited, self._clips, self._steps = time.perf_counter(), 0.0, 0, 0
+        self._start, self.waited, self.clips, self.steps = time.perf_counter(), 0.0, 0, 0

@@ -6,7 +6,7 @@ L tokens, D width, H picture side.
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -17,27 +17,6 @@ from xclip_module.run.collectives import gather_rows
 from xclip_module.run.distributed import World, share
 from xclip_module.training.objectives import LOSSES, accuracy, floor
 from xclip_module.training.seeds import seed_of
-
-
-class StepModel(Protocol):
-    """What a step calls; all but the similarity on one chunk at a time."""
-
-    def encode_text(self, input_ids: Tensor, mask: Tensor) -> Embeddings:
-        """Texts from ids [m, W] and mask [m, W], under the autocast that the caller wants."""
-        ...
-
-    def encode_video(self, pixels: Tensor, mask: Tensor) -> Embeddings:
-        """Clips, likewise, from pixels [m, T, 3, H, H], zero in empty slots, and mask [m, T]."""
-        ...
-
-    def similarity(self, text: Embeddings, video: Embeddings) -> Tensor:
-        """Logits [U, B] of texts and clips of the whole batch, float32."""
-        ...
-
-    @property
-    def to_pixels(self) -> Callable[[Tensor], Tensor]:
-        """From uint8 frames [m, T, 3, H, H] as they lie in the batch to what `encode_video` takes, on the device."""
-        ...
 
 
 class StepLoss(NamedTuple):
@@ -55,7 +34,7 @@ class StepLoss(NamedTuple):
 
 def backward(
     batch: Batch,
-    model: StepModel,
+    model: Any,
     *,
     loss: str,
     micro_batch_size: int,
@@ -66,11 +45,11 @@ def backward(
 ) -> StepLoss:
     """Adds to `.grad` what, AVERAGED over the processes, is the gradient of the whole batch's loss, exactly.
 
-    Embeds all chunks without graph, gathers the embeddings of all processes, takes loss and gradient on them, then
-    embeds every chunk again with graph and sends its rows' gradient through. Right for encoders, head matrices and
-    logit scale alike (summing the losses of micro-batches is another loss: fewer negatives). Where a process has one
-    chunk of a kind, its first forward keeps the graph and there is no second.
+    Right for encoders, head matrices and logit scale alike (summing the losses of micro-batches is another loss: fewer
+    negatives). Where a process has one chunk of a kind, its first forward keeps the graph and there is no second.
 
+    model: a `VideoTextModel`, whose towers see one chunk at a time, under the autocast that the caller wants, and
+    `to_pixels`: uint8 frames [m, T, 3, H, H] as they lie in the batch -> what `encode_video` takes, on the device.
     loss: a name of `objectives.LOSSES`.  micro_batch_size: most texts or clips in a forward, 0 = all of a share.
     scale: `GradScaler.scale`, or the identity.  seed: of this step; every chunk's dropout is drawn from (seed, rank,
     kind, number of the chunk) in both of its forwards, so torch's global generators are reset (other draws belong into
@@ -115,7 +94,7 @@ class _Side(NamedTuple):
     shares: list[range]
 
 
-def _texts(batch: Batch, model: StepModel, world: World) -> _Side:
+def _texts(batch: Batch, model: Any, world: World) -> _Side:
     shares = [share(len(batch.input_ids), rank, world.size) for rank in range(world.size)]
     # A process without a sentence embeds another's, so that all of them gather the same fields at the same time.
     mine = list(shares[world.rank]) or [0]
@@ -123,7 +102,7 @@ def _texts(batch: Batch, model: StepModel, world: World) -> _Side:
     return _Side("text", model.encode_text, rows, shares)
 
 
-def _clips(batch: Batch, model: StepModel, world: World) -> _Side:
+def _clips(batch: Batch, model: Any, world: World) -> _Side:
     shares = [share(len(batch.sentences), rank, world.size) for rank in range(world.size)]
     mine, expected = range(batch.start, batch.start + len(batch.frames)), shares[world.rank]
     # Empty ranges are equal wherever they start.

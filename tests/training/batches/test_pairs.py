@@ -132,9 +132,9 @@ def test_the_digest_knows_files_spans_sentences_and_pairs_but_no_place(tmp_path)
 def test_a_step_makes_only_its_own_pairs_and_an_epochs_order_is_drawn_once(monkeypatch, one_sentence, steps):
     """What makes a step of 300 among 180,000 pairs cheap; its seconds are in the benchmark of a training."""
     drawn, made = [], []
-    draw, pair = PairPlan._draw_order, pairs.Pair
+    draw, pair = PairPlan._draw_order, pairs.PairSample
     monkeypatch.setattr(PairPlan, "_draw_order", lambda plan, epoch: drawn.append(epoch) or draw(plan, epoch))
-    monkeypatch.setattr(pairs, "Pair", lambda *values: made.append(values) or pair(*values))
+    monkeypatch.setattr(pairs, "PairSample", lambda *values: made.append(values) or pair(*values))
     plan = PairPlan(large(), batch_size=300, seed=0, one_sentence=one_sentence)
     assert plan.steps_per_epoch == steps
     for step in (*range(20), steps - 1, steps):

@@ -2,8 +2,7 @@
 
 Threads, not processes: the decoders, torch and NumPy release the GIL, and nothing has to be pickled or copied.
 
-Letters: T frame slots, H side of a picture, S of a stored one, B samples of a batch, b this process's share, Q
-sentences, W words.
+Letters: T frame slots, H side of a picture, B samples of a batch, b this process's share, S sentences, W words.
 """
 
 import math
@@ -21,15 +20,6 @@ from xclip_module.interface import Batch, ClipSource
 from xclip_module.run.distributed import World, share
 from xclip_module.training.batches.augment import Augmentation, augment
 from xclip_module.training.batches.sampling_plan import Positives
-
-
-class ClipGrid(Protocol):
-    """Which frames a clip is made of; here only how many."""
-
-    @property
-    def frames_per_clip(self) -> int:
-        """No clip has more."""
-        ...
 
 
 class AnyPlan(Protocol):
@@ -80,7 +70,7 @@ class Loader:
     ):
         """Starts nothing.
 
-        input_ids, mask: [Q, W] tokens of all sentences of the training set.
+        input_ids, mask: [S, W] tokens of all sentences of the training set.
         threads: 0 = clips are prepared where they are asked for.
         all_sentences: a batch holds all sentences, not only those of its samples.
         """
