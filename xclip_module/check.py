@@ -104,7 +104,7 @@ def _say_data(config: Config, corpus: Corpus) -> None:
 
 def _check_videos(config: Config, corpus: Corpus, run: Run, *, is_deep: bool) -> None:
     from xclip_module.tasks.encode import reading_of
-    from xclip_module.video.check import check_videos
+    from xclip_module.video.reading import check_videos
 
     # Nothing is resized here.
     reading = reading_of(config.data, fps=1.0, size=1, batch=config.model.frames_per_forward)

@@ -16,8 +16,7 @@ from xclip_module.errors import ConfigError, DataError, DiskError
 from xclip_module.features import video_pass
 from xclip_module.features.frame_cache import cached_frames, stored_side, video_frames
 from xclip_module.features.store import FeatureStore
-from xclip_module.features.stored_frames import FrameStorage, make_grid
-from xclip_module.features.validation_frames import validation_frames
+from xclip_module.features.stored_frames import FrameStorage, make_grid, validation_frames
 from xclip_module.interface import Sampling, Video, clip_rows
 from xclip_module.run.distributed import World
 from xclip_module.video.inspect import probe

@@ -16,8 +16,7 @@ from support.models_factory import TINY, clips, texts, tiny_hf_clip, tiny_ms_xcl
 
 from xclip_module.errors import ConfigError, WeightsError
 from xclip_module.models import load_checkpoint, load_untrained, save_model
-from xclip_module.models.archive import read_script_archive
-from xclip_module.models.files import read_state
+from xclip_module.models.files import read_script_archive, read_stored
 from xclip_module.models.official import GRAINED, from_official, infer_spec, to_official, unused_names
 from xclip_module.models.saving import spec_to_json
 from xclip_module.models.two_tower import TwoTower
@@ -136,7 +135,7 @@ def test_every_file_kind_and_precision_gives_the_same_model(tmp_path, name, half
 
 
 def test_wrapped_and_distributed_state_dicts_are_unwrapped(official_file, tmp_path):
-    state = read_state(official_file())
+    state = read_stored(official_file()).tensors
     torch.save({"epoch": 3, "state_dict": {f"module.{k}": v for k, v in state.items()}}, tmp_path / "wrapped.pt")
     assert torch.equal(scores(load_checkpoint(tmp_path / "wrapped.pt")), scores(load_checkpoint(official_file())))
 
@@ -318,7 +317,7 @@ def test_damaged_archives_are_refused_or_harmless(openai_archive, tmp_path):
         flipped[place] ^= 1 << rng.randrange(8)
         damaged.write_bytes(flipped)
         try:
-            state = read_state(damaged)
+            state = read_stored(damaged).tensors
         except WeightsError:
             refused += 1
             continue

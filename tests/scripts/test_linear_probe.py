@@ -258,9 +258,9 @@ def test_without_a_val_video_the_penalty_must_be_given(start, tmp_path):
 
 
 def test_features_that_are_not_finite_are_one_line_that_names_the_video(probed, monkeypatch):
-    from xclip_module.features import window_features as features
+    from xclip_module.features import scoring
 
-    monkeypatch.setattr(features, "_unit", lambda vectors: vectors * torch.nan)
+    monkeypatch.setattr(scoring, "_unit", lambda vectors: vectors * torch.nan)
     code, text, _ = probed("--probe.penalty=1")
     assert (code, "features are not finite: video01: NaN or infinity in 20 of 20 windows" in text) == (8, True), text
 

@@ -4,18 +4,18 @@ import numpy as np
 import torch
 
 from support.models_factory import tiny_ms_xclip, tiny_two_tower
-from xclip_module.interface import Picture
-from xclip_module.models.head import Head, HeadQuery
+from xclip_module.interface import Picture, Query
+from xclip_module.models.head import Head
 from xclip_module.models.ms_xclip import MicrosoftXClip
 from xclip_module.models.temporal_head import TemporalHead
 
 CPU = torch.device("cpu")
 QUERIES = (
-    HeadQuery("cutting", "the gallbladder is cut; or torn", "phase"),
-    HeadQuery("hook", "a hook is in use", "tool"),
-    HeadQuery("packing", "the bag is closed", "phase"),
-    HeadQuery("cleaning", "the bed is rinsed", "phase"),
-    HeadQuery("smoke; much of it;", "smoke", "free"),
+    Query("cutting", "the gallbladder is cut; or torn", "phase"),
+    Query("hook", "a hook is in use", "tool"),
+    Query("packing", "the bag is closed", "phase"),
+    Query("cleaning", "the bed is rinsed", "phase"),
+    Query("smoke; much of it;", "smoke", "free"),
 )
 KNOWN = torch.tensor([True, True, True, True, True])
 

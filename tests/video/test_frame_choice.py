@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from support.benchmark_trees import GOLDEN
 
-from xclip_module.video.frame_choice import grid_times, stream_fps, uniform_times
-from xclip_module.video.info import frames_on_show
+from xclip_module.video.frame_choice import frames_on_show, grid_times, stream_fps, uniform_times
 from xclip_module.video.inspect import probe
 from xclip_module.video.readers import read_frames
 

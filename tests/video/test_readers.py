@@ -13,7 +13,7 @@ from support import barcode
 
 from xclip_module.errors import DataError
 from xclip_module.video import decord_reader, pyav_reader
-from xclip_module.video.info import frames_on_show
+from xclip_module.video.frame_choice import frames_on_show
 from xclip_module.video.inspect import probe
 from xclip_module.video.readers import choose_reader, decoder_version, frame_times, fresh_starts, read_frames
 

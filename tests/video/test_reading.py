@@ -15,7 +15,7 @@ from xclip_module.interface import FrameFolder, Video
 from xclip_module.video.frame_choice import FrameChoice
 from xclip_module.video.inspect import probe
 from xclip_module.video.readers import decoder_version, read_frames
-from xclip_module.video.reading import Reading, default_threads
+from xclip_module.video.reading import Reading
 from xclip_module.video.transform import to_square
 
 READING = Reading(fps=2.0, size=32, crop="center", batch=4, decoder="auto", threads=2, timeout_seconds=30.0)
@@ -106,5 +106,5 @@ def test_closing_a_stream_ends_its_threads(video):
 def test_reading_threads_are_one_per_two_cores_of_this_process(monkeypatch, cores, processes, expected):
     monkeypatch.setattr("os.sched_getaffinity", lambda _: range(cores), raising=False)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
-    assert default_threads() == replace(READING, threads=0).thread_count() == expected
+    assert replace(READING, threads=0).thread_count() == expected
     assert replace(READING, threads=3).thread_count() == 3

@@ -10,11 +10,8 @@ from xclip_module.errors import ConfigError, DataError
 from xclip_module.interface import Corpus, FrameFolder, Query, Sampling
 from xclip_module.sections import RETRIEVAL_NAMES
 
-LOADERS: dict[str, Callable[[DataConfig], Corpus]] = {
-    "demo": load_demo,
-    "cholec80": load_cholec80,
-    "moments": load_moments,
-}
+LOADERS: dict[str, Callable[[DataConfig], Corpus]]
+LOADERS = {"demo": load_demo, "cholec80": load_cholec80, "moments": load_moments}
 
 # Clip length, frames and stride where the config leaves them open. The demo's operations last a minute or two.
 _DEFAULTS = {
@@ -33,11 +30,8 @@ def load_corpus(data: DataConfig) -> Corpus:
     Raises DataError or ConfigError for anything missing, broken or empty.
     """
     if not data.video and data.name in RETRIEVAL_NAMES:
-        raise ConfigError(
-            f"data.name={data.name}",
-            why="it is for text-video retrieval: sentences of whole videos, nothing to localise",
-            attempt="run_zeroshot.py or run_finetune.py",
-        )
+        rule = "it is for text-video retrieval: sentences of whole videos, nothing to localise"
+        raise ConfigError(f"data.name={data.name}", why=rule, attempt="run_zeroshot.py or run_finetune.py")
     try:
         corpus = load_recordings(data) if data.video else LOADERS[data.name](data)
     except OSError as error:  # no permission, too long a name

@@ -196,9 +196,8 @@ def _seconds(row: dict[str, str], column: str, where: str) -> float:
     if column.endswith("_time"):
         return value
     if not row.get("fps", "").strip():
-        raise DataError(
-            "frame numbers without a rate", where, f"{column} needs a column fps, or {column[:-5]}time instead"
-        )
+        need = f"{column} needs a column fps, or {column[:-5]}time instead"
+        raise DataError("frame numbers without a rate", where, need)
     fps = _number(row["fps"], "fps", where)
     if fps <= 0:
         raise DataError("wrong fps", where, f"found {row['fps']!r}, expected frames per second")

@@ -63,10 +63,8 @@ def _row(copy: RetrievalSplit, published: Split) -> dict[str, object]:
 
 def _misfits(copy: RetrievalSplit, published: Split) -> list[str]:
     lines = []
-    for what, count, expected in (
-        ("texts", len(copy.texts), published.texts),
-        ("videos", len(copy.videos), published.videos),
-    ):
+    counts = (("texts", len(copy.texts), published.texts), ("videos", len(copy.videos), published.videos))
+    for what, count, expected in counts:
         if expected and count != expected:
             lines.append(f"{count} {what} in {copy.sources[0].name}, expected {expected}")
     if copy.missing:

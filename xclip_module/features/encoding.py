@@ -3,6 +3,7 @@
 N frames of the grid, M clips, F frames of a clip, D width, P patches, H picture side.
 """
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
@@ -51,7 +52,8 @@ def encode_clips(
     Raises NonFiniteError naming the video.
     """
     parts: list[Embeddings] = []
-    for clips in _grouped(_clips(batches, rows), clips_per_forward):
+    stream = _clips(batches, rows)
+    while clips := list(itertools.islice(stream, clips_per_forward)):
         pixels = to_pixels(torch.stack(clips), picture, device)
         mask = torch.ones(pixels.shape[:2], dtype=torch.bool, device=device)
         parts.append(Embeddings(*(x.cpu() for x in encode(pixels, mask))))
@@ -72,17 +74,6 @@ def _clips(batches: Batches, rows: np.ndarray) -> Iterator[Tensor]:
                 clip += 1
                 first = rows[clip, 0] if clip < len(rows) else seen
                 held = {row: kept for row, kept in held.items() if row >= first}
-
-
-def _grouped(clips: Iterator[Tensor], size: int) -> Iterator[list[Tensor]]:
-    group: list[Tensor] = []
-    for clip in clips:
-        group.append(clip)
-        if len(group) == size:
-            yield group
-            group = []
-    if group:
-        yield group
 
 
 def _half(values: Tensor, video: str) -> np.ndarray:

@@ -23,6 +23,7 @@ from xclip_module.run import distributed
 from xclip_module.run.distributed import World
 
 QUALITY = 95  # of JPEG
+_Opened = tuple[VideoInfo | FrameFolder, np.ndarray]
 
 
 class CachedFrames:
@@ -41,20 +42,13 @@ class CachedFrames:
         return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
 
 
-class OpenedVideo(NamedTuple):
-    """A video's probed file or its folder, and the seconds [N] of its frames."""
-
-    source: VideoInfo | FrameFolder
-    times: np.ndarray
-
-
 class VideoFrames:
     """Clips straight from the videos, which are opened anew for each."""
 
-    def __init__(self, videos: Mapping[str, OpenedVideo], reading: PictureReader, *, grid: AnyGrid):
-        """videos: by id."""
+    def __init__(self, videos: Mapping[str, _Opened], reading: PictureReader, *, grid: AnyGrid):
+        """videos: by id, its probed file or its folder and the seconds [N] of its frames."""
         self.grid, self._videos = grid, videos
-        self._squares = {name: reading.squares(video.source) for name, video in videos.items()}
+        self._squares = {name: reading.squares(source) for name, (source, _) in videos.items()}
 
     def clip(self, video: str, time: float) -> Tensor:
         """The clip around `time` seconds: [T, 3, S, S] uint8. Raises DataError where the file is damaged."""
@@ -80,10 +74,7 @@ def stored_side(size: int, *, crop_scale: float) -> int:
 
 
 def cached_frames(videos: Sequence[Video], storage: FrameStorage, *, grid: AnyGrid) -> OpenedClips:
-    """All videos' frames as JPEG files, made where they are not stored yet; see `open_frames`.
-
-    storage.reading must read the grid's frames.
-    """
+    """All videos' frames as JPEG files, made where they are not stored yet; see `open_frames`."""
     stored = open_frames(videos, jpeg_content(), storage, grid=grid, is_shared=True)
     return OpenedClips(CachedFrames({video.id: arrays for video, arrays in stored.videos}, grid=grid), stored.skipped)
 
@@ -102,7 +93,7 @@ def video_frames(
     videos may be left out.
     """
 
-    def opened(video: Video) -> OpenedVideo | DataError:
+    def opened(video: Video) -> _Opened | DataError:
         try:
             source = reading.open(video)
             check_length(video, source.duration)
@@ -110,7 +101,7 @@ def video_frames(
             grid.rows(0.0, len(times), video=video.id, duration=source.duration)  # refuses a video shorter than a clip
         except DataError as error:
             return error
-        return OpenedVideo(source, times)
+        return source, times
 
     share = distributed.shard(videos, world)
     with ThreadPoolExecutor(reading.thread_count()) as pool:

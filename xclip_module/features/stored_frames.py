@@ -4,6 +4,7 @@ N frames of a video, n of a batch, S side of the stored square.
 """
 
 import contextlib
+import itertools
 import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -141,6 +142,26 @@ def open_frames(
     return StoredFrames([(video, arrays) for video, arrays in opened if video.id not in skipped], skipped)
 
 
+def validation_frames(videos: Sequence[Video], storage: FrameStorage, *, grid: AnyGrid) -> StoredFrames:
+    """This process's share of the videos, each with "pictures" [N, 3, S, S] uint8 of every grid frame, still on disk.
+
+    storage.reading is the one that scoring uses: frames of the clips, size of the model's picture.
+    Memory: while a video is made, twice its pictures (3 * S * S bytes each). Raises as `open_frames`.
+    """
+    return open_frames(videos, picture_content(), storage, grid=grid, is_shared=False)
+
+
+def batches_of(pictures: np.ndarray, size: int) -> Iterator[Tensor]:
+    """Stored pictures [N, 3, S, S] as batches of up to `size`, as a reader would give them."""
+    for start in range(0, len(pictures), size):
+        yield torch.from_numpy(pictures[start : start + size])
+
+
+def picture_content() -> Content:
+    """What is stored of a validation video."""
+    return Content("validation frames", {"kind": "pictures"}, _to_array)
+
+
 def _pass(
     videos: Sequence[Video], content: Content, storage: FrameStorage, grid: AnyGrid, skipped: dict[str, str]
 ) -> Iterator[tuple[Video, Arrays]]:
@@ -204,6 +225,17 @@ def _path(video: Video, content: Content, storage: FrameStorage) -> Path:
         return storage.store.path(stored_key(video, content.key, storage.reading))
     except OSError:  # the video is not there: neither are its frames, and the pass says so
         return storage.store.folder / "absent"
+
+
+def _to_array(batches: Iterator[Tensor], frames: int) -> Arrays:
+    first = next(batches)
+    # Filled batch by batch: joined at the end, the pictures would be in memory once more.
+    pictures, start = np.empty((frames, *first.shape[1:]), np.uint8), 0
+    for batch in itertools.chain([first], batches):
+        pictures[start : start + len(batch)] = batch.numpy()
+        start += len(batch)
+    assert start == frames, "a reader gives every frame that it was asked for"
+    return {"pictures": pictures}
 
 
 def _merged(skipped: dict[str, str], world: World) -> dict[str, str]:

@@ -49,15 +49,19 @@ def feature_pass(
         stored: Arrays | DataError | None
         try:
             keys[video.id] = stored_key(video, key, reading)
+            stored = store.load(keys[video.id], mapped=mapped)
+            # Labels may have changed since the arrays were stored: they are no part of the key.
+            if stored is not None:
+                check_length(video, float(stored["duration"]))
+        except DataError as error:
+            stored = error
         except OSError as error:
             stored = DataError("unreadable video", error.filename, error.strerror or "", f"ls -l {error.filename}")
-        else:
-            stored = store.load(keys[video.id], mapped=mapped)
         if stored is None:
             unread.append(video)
         else:
             progress.advance(1, video.id)
-            yield video, stored if isinstance(stored, DataError) else _checked(video, stored)
+            yield video, stored
     with contextlib.closing(_encoded(unread, encode, reading, progress)) as results:
         for video, result in results:
             # The key is older than the reading: a file replaced in between has another key, and is read again.
@@ -94,12 +98,3 @@ def _encode_one(video: Video, pictures: PictureStream, encode: Encode, progress:
 
     arrays = encode(counted(), pictures.frames, duration, video.id)
     return {**arrays, "duration": np.array(duration), "frames": np.array(pictures.frames)}
-
-
-def _checked(video: Video, arrays: Arrays) -> Arrays | DataError:
-    """Labels may have changed since the arrays were stored: they are no part of the key."""
-    try:
-        check_length(video, float(arrays["duration"]))
-    except DataError as error:
-        return error
-    return arrays

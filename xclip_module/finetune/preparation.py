@@ -15,8 +15,7 @@ import torch
 from xclip_module.config import FinetuneConfig
 from xclip_module.features.encoding import to_pixels
 from xclip_module.features.frame_cache import cached_frames, jpeg_content, video_frames
-from xclip_module.features.stored_frames import estimate
-from xclip_module.features.validation_frames import picture_content, validation_frames
+from xclip_module.features.stored_frames import estimate, picture_content, validation_frames
 from xclip_module.features.video_pass import Arrays
 from xclip_module.finetune.loading import Loaded
 from xclip_module.interface import Batch, ClipSource, Video

@@ -6,33 +6,3 @@ from xclip_module.interface.moments import Answer, Curve, Moment, Pair, Question
 from xclip_module.interface.pictures import AnyGrid, ClipSource, PictureReader, PictureStream, check_length
 from xclip_module.interface.sampling import Sampling, clip_rows, curve_times
 from xclip_module.interface.video import FrameFolder, PacketTable, VideoInfo
-
-__all__ = [
-    "Answer",
-    "AnyGrid",
-    "Batch",
-    "ClipSource",
-    "Corpus",
-    "Curve",
-    "Embeddings",
-    "FrameFolder",
-    "Missing",
-    "Moment",
-    "PacketTable",
-    "Pair",
-    "Picture",
-    "PictureReader",
-    "PictureStream",
-    "Query",
-    "Question",
-    "Sampling",
-    "Segment",
-    "Video",
-    "VideoInfo",
-    "VideoTextModel",
-    "check_length",
-    "clip_rows",
-    "curve_times",
-    "split_hash",
-    "tiou",
-]

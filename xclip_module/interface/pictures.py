@@ -95,12 +95,9 @@ def check_length(video: Video, duration: float) -> None:
     """Refuses labels of another video: their length and the file's must agree to the labels' own period."""
     file = video.source.folder if isinstance(video.source, FrameFolder) else video.source
     if video.label_seconds and abs(duration - video.label_seconds) > video.label_tolerance + 1e-6:
-        raise DataError(
-            "labels and video differ in length",
-            file,
-            f"the video lasts {duration:.2f} s, the labels of {video.id} {video.label_seconds:.2f} s",
-            "put the label file of this very video beside it",
-        )
+        lengths = f"the video lasts {duration:.2f} s, the labels of {video.id} {video.label_seconds:.2f} s"
+        attempt = "put the label file of this very video beside it"
+        raise DataError("labels and video differ in length", file, lengths, attempt)
     if video.last_moment > duration + video.label_tolerance + 1e-6:
         lengths = f"the video lasts {duration:.2f} s, a moment of {video.id} ends at {video.last_moment:.2f} s"
         raise DataError("a moment beyond the video's end", file, lengths, "mend its annotation")

@@ -44,11 +44,8 @@ def clip_rows(times: np.ndarray, frames: int, sampling: Sampling, *, video: str,
     spare = frames - sampling.frames_per_clip
     if spare < 0:
         seconds = duration or frames / sampling.fps
-        raise DataError(
-            "video shorter than one clip",
-            video,
-            f"{seconds:g} s, a clip is {sampling.clip_seconds:g} s",
-            f"--data.clip_seconds={max(math.floor(100 * seconds) / 100, 0.01):g}",
-        )
+        lengths = f"{seconds:g} s, a clip is {sampling.clip_seconds:g} s"
+        attempt = f"--data.clip_seconds={max(math.floor(100 * seconds) / 100, 0.01):g}"
+        raise DataError("video shorter than one clip", video, lengths, attempt)
     starts = np.floor((times - sampling.clip_seconds / 2) * sampling.fps + 0.5).astype(int)
     return np.clip(starts, 0, spare)[:, None] + np.arange(sampling.frames_per_clip)

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from xclip_module.models.saving import FORMAT, spec_to_json
 from xclip_module.models.spec import Tower, TwoTowerSpec
-from xclip_module.models.tokenizer import END, START, byte_letters, clip_tokenizer
+from xclip_module.models.tokenizer import END, START, byte_letters, clip_tokenizer, clip_vocabulary
 from xclip_module.run import storage
 
 _VOCABULARY = 1024
@@ -22,12 +22,10 @@ def write_demo_model(folder: Path, sentences: Sequence[str]) -> TwoTowerSpec:
     The tokenizer is CLIP's kind (byte-level pairs, lower case) with merges learned from `sentences`; any other text is
     spelled out, so nothing is unknown to it. The same sentences give the same files.
     """
-    letters = byte_letters()
-    alphabet = [*letters, *(letter + "</w>" for letter in letters)]
-    merges = _learn_merges(sentences, letters)
-    pieces = [*alphabet, *("".join(pair) for pair in merges), START, END]
-    final = clip_tokenizer({piece: number for number, piece in enumerate(pieces)}, merges)
-    storage.write_text(folder / "tokenizer.json", final.to_str(pretty=True) + "\n")
+    merges = _learn_merges(sentences, byte_letters())
+    vocabulary = clip_vocabulary(merges)
+    tokenizer = clip_tokenizer(vocabulary, merges)
+    storage.write_text(folder / "tokenizer.json", tokenizer.to_str(pretty=True) + "\n")
     spec = TwoTowerSpec(
         vision=Tower(width=128, layers=3, heads=2, hidden=512),
         text=Tower(width=128, layers=2, heads=2, hidden=512),
@@ -35,7 +33,7 @@ def write_demo_model(folder: Path, sentences: Sequence[str]) -> TwoTowerSpec:
         image=112,
         patch=16,
         context=77,
-        vocabulary=len(pieces),
+        vocabulary=len(vocabulary),
         words=32,
         frames=4,
         masked=True,

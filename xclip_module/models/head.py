@@ -15,6 +15,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from xclip_module.errors import WeightsError
+from xclip_module.interface import Query
 from xclip_module.models.damage import weights_errors
 from xclip_module.models.hub import HEAD_FLAG, check_head
 from xclip_module.models.temporal_head import TemporalHead
@@ -27,14 +28,6 @@ _NEVER = -100.0
 _TENSORS = ("mean", "inverse", "weight", "bias", "known")
 
 
-class HeadQuery(NamedTuple):
-    """What one row of a head finds: the query's name, its sentence, and its kind ("phase", "tool", "free")."""
-
-    name: str
-    text: str
-    kind: str
-
-
 class Head(NamedTuple):
     """A linear head and, where one was trained, a small network over all windows of a video.
 
@@ -43,7 +36,7 @@ class Head(NamedTuple):
     source: of which features it is: what must be the same wherever it is used.  made: how it came to be, for people.
     """
 
-    queries: tuple[HeadQuery, ...]
+    queries: tuple[Query, ...]
     mean: Tensor
     inverse: Tensor
     weight: Tensor
@@ -132,7 +125,7 @@ def load_head(path: Path) -> Head:
             versions = f"version {header['version']}, this program reads {_VERSION}"
             raise WeightsError("head of another version", path, versions, "train it again")
         return Head(
-            queries=tuple(HeadQuery(*query) for query in header["queries"]),
+            queries=tuple(Query(*query) for query in header["queries"]),
             **{name: tensors[name] for name in _TENSORS},
             temporal=_temporal(header["temporal"], tensors),
             source=header["source"],

@@ -19,14 +19,12 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from xclip_module.errors import WeightsError
 from xclip_module.interface import Picture
 from xclip_module.models.damage import weights_errors
-from xclip_module.models.spec import CLIP_MEAN, CLIP_STD, Tower, TwoTowerSpec
+from xclip_module.models.spec import CLIP_MEAN, CLIP_STD, TOWER_NAMES, Tower, TwoTowerSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 EXAMPLE = "openai/clip-vit-base-patch32"
-_IMAGENET_MEAN = (0.485, 0.456, 0.406)
-_IMAGENET_STD = (0.229, 0.224, 0.225)
 # How long a hub may take to say what it has; without a network its client would retry for minutes.
 _PROBE_SECONDS = 10
 _FILES = ("*.json", "*.txt", "*.safetensors", "*.bin")
@@ -90,7 +88,9 @@ def load_strictly(model_class: Any, folder: Path, attention: str) -> Any:
         )
     # A count from 0 that earlier versions of transformers stored as if it were a weight.
     unexpected = {name for name in report["unexpected_keys"] if not name.endswith("position_ids")}
-    refuse(folder, missing=set(report["missing_keys"]), unexpected=unexpected, sizes=_sizes(report["mismatched_keys"]))
+    mismatched = report["mismatched_keys"]
+    sizes = {name: f"found {list(stored)}, expected {list(expected)}" for name, stored, expected in mismatched}
+    refuse(folder, missing=set(report["missing_keys"]), unexpected=unexpected, sizes=sizes)
     return model.float().eval()
 
 
@@ -157,11 +157,6 @@ def read_picture(folder: Path, fallback: Picture) -> Picture:
     return Picture(fallback.size, tuple(mean), tuple(std))
 
 
-def imagenet_picture(size: int) -> Picture:
-    """What the microsoft/xclip-* checkpoints were trained with, according to their preprocessor files."""
-    return Picture(size, _IMAGENET_MEAN, _IMAGENET_STD)
-
-
 def _read_json(file: Path) -> dict[str, Any]:
     with weights_errors(file, f"unreadable {file.name}"):
         values = json.loads(file.read_text(encoding="utf-8"))
@@ -171,20 +166,12 @@ def _read_json(file: Path) -> dict[str, Any]:
 
 
 def _tower(config: Any) -> Tower:
-    return Tower(
-        width=config.hidden_size,
-        layers=config.num_hidden_layers,
-        heads=config.num_attention_heads,
-        hidden=config.intermediate_size,
-        activation=config.hidden_act,
-        epsilon=config.layer_norm_eps,
-    )
+    return Tower(**{ours: getattr(config, theirs) for ours, theirs in TOWER_NAMES.items()})
 
 
 def _download(name: str) -> Path:
-    way_out = f"hf download {name} --local-dir weights/{name.split('/')[1]} (on a machine with a network), then " + (
-        f"--model.weights=weights/{name.split('/')[1]}"
-    )
+    folder = f"weights/{name.split('/')[1]}"
+    way_out = f"hf download {name} --local-dir {folder} (on a machine with a network), then --model.weights={folder}"
     if os.environ.get("HF_HUB_OFFLINE", "0").upper() in {"1", "TRUE", "YES", "ON"}:
         raise WeightsError("weights not on this machine", name, "HF_HUB_OFFLINE is set", way_out)
     try:
@@ -214,10 +201,6 @@ def _quiet_transformers() -> Iterator[None]:
         reports.set_verbosity(before)
         if has_bars:
             reports.enable_progress_bar()
-
-
-def _sizes(mismatched: Any) -> dict[str, str]:
-    return {name: f"found {list(stored)}, expected {list(expected)}" for name, stored, expected in mismatched}
 
 
 def _listed(names: set[str], most: int = 20) -> str:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from xclip_module.interface import Embeddings, Picture
-from xclip_module.models.digest import weights_digest
+from xclip_module.models.files import weights_digest
 
 # Elements of the conditioned texts [V, B, D] that exist at a time.
 _BLOCK = 30_000_000

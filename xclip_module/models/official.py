@@ -76,6 +76,9 @@ _TRANSPOSED = {
 }
 # The patch embedding of linear_patch=3d; conv1 stays in such checkpoints and is not read.
 _CONV3D = "clip.visual.conv2.weight"
+# CLIP's colours in units of 0..255, rounded as MMAction2's data preprocessor has them.
+_MMACTION2_MEAN = (122.771 / 255, 116.746 / 255, 104.093 / 255)
+_MMACTION2_STD = (68.500 / 255, 66.632 / 255, 70.323 / 255)
 
 
 def to_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -91,7 +94,9 @@ def to_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             result[transposed[name]] = tensor.T
         elif name in plain:
             conv3d = name.endswith("patch_embedding.weight") and tensor.shape[1] == 9
-            result[_CONV3D if conv3d else plain[name]] = _unstack_time(tensor) if conv3d else tensor
+            result[_CONV3D if conv3d else plain[name]] = (
+                tensor.unflatten(1, (3, 3)).transpose(1, 2) if conv3d else tensor
+            )
         else:
             # torch's attention keeps q, k and v as one in-projection [3w, w], transformers as three; met three times,
             # the joint tensor is the same each time.
@@ -105,13 +110,18 @@ def to_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def from_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The inverse of `to_official`."""
-    return dict(_convert(state))
-
-
-def plain_clip_to_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """An OpenAI CLIP state dict under the released prefix, without the archive's three bookkeeping integers."""
-    bookkeeping = {"input_resolution", "context_length", "vocab_size"}
-    return {f"clip.{name}": tensor for name, tensor in state.items() if name not in bookkeeping}
+    result: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        if name in _PLAIN:
+            result[_PLAIN[name]] = tensor
+        elif name in _TRANSPOSED:
+            result[_TRANSPOSED[name]] = tensor.T
+        elif name == _CONV3D:
+            # [width, 3 colours, 3 times, p, p] to a Conv2d over neighbours [width, 9, p, p], time before colour.
+            result[_PLAIN["clip.visual.conv1.weight"]] = tensor.transpose(1, 2).flatten(1, 2)
+        else:
+            result.update(_block_from_official(name, tensor))
+    return result
 
 
 def infer_spec(state: Mapping[str, Tensor], path: object) -> TwoTowerSpec:
@@ -158,6 +168,29 @@ def infer_spec(state: Mapping[str, Tensor], path: object) -> TwoTowerSpec:
     )
 
 
+def mmaction2_spec(spec: TwoTowerSpec) -> TwoTowerSpec:
+    """The spec of a "clip4clip" model pooled as MMAction2 does: its colours, and as many words as the text tower takes.
+
+    Source: MMAction2 1.2.0 configs/retrieval/clip4clip and mmaction/models/similarity.
+    """
+    return spec._replace(pooling=MMACTION2, words=spec.context, mean=_MMACTION2_MEAN, std=_MMACTION2_STD)
+
+
+def adapter_heads(settings: str, path: object) -> int:
+    """Heads of a TransformerAdapter from the configuration text that MMEngine stores in a checkpoint's `meta`.
+
+    Raises WeightsError without it: any number fits the tensors, and all but one give wrong scores.
+
+    >>> adapter_heads("adapter=dict(transformer_heads=8, type='TransformerAdapter')", "epoch_5.pth")
+    8
+    """
+    heads = re.search(r"\btransformer_heads['\"]?\s*[=:]\s*(\d+)", settings)
+    if heads is None:
+        gap = "no tensor tells the heads of its adapter, and no transformer_heads stands in its meta"
+        raise WeightsError("incomplete MMAction2 checkpoint", path, gap, "the file as MMAction2 wrote it")
+    return int(heads[1])
+
+
 def unused_names(state: Mapping[str, Tensor], spec: TwoTowerSpec) -> set[str]:
     """Tensors that the released code stores and its own forward pass never reads."""
     unused = set()
@@ -184,12 +217,7 @@ def _side(state: Mapping[str, Tensor], names: tuple[str, ...], default: int) -> 
 
 
 def _header(state: Mapping[str, Tensor]) -> str:
-    prefixes = {
-        "adapter.": "transformer",
-        "transformerClip.": "transformer",
-        "lstm_visual.": "lstm",
-        "cross.": "tight",
-    }
+    prefixes = {"adapter.": "transformer", "transformerClip.": "transformer", "lstm_visual.": "lstm", "cross.": "tight"}
     return next((kind for prefix, kind in prefixes.items() if any(n.startswith(prefix) for n in state)), "mean")
 
 
@@ -206,19 +234,7 @@ def _block_to_official(name: str) -> tuple[str, str | None]:
     raise KeyError(name)
 
 
-def _convert(state: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-    for name, tensor in state.items():
-        if name in _PLAIN:
-            yield _PLAIN[name], tensor
-        elif name in _TRANSPOSED:
-            yield _TRANSPOSED[name], tensor.T
-        elif name == _CONV3D:
-            yield _PLAIN["clip.visual.conv1.weight"], _stack_time(tensor)
-        else:
-            yield from _convert_block(name, tensor)
-
-
-def _convert_block(name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
+def _block_from_official(name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
     official, ours = next((o, u) for o, u in _STACKS.items() if name.startswith(o))
     number, leaf = name.removeprefix(official).split(".", 1)
     if leaf.startswith("attn.in_proj_"):
@@ -227,12 +243,3 @@ def _convert_block(name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
     else:
         theirs = next(u + leaf.removeprefix(o) for o, u in _LEAVES.items() if leaf.startswith(o))
         yield f"{ours}{number}.{theirs}", tensor
-
-
-def _stack_time(kernel: Tensor) -> Tensor:
-    """Conv3d [width, 3 colours, 3 times, p, p] -> Conv2d over neighbours [width, 9, p, p], time before colour."""
-    return kernel.transpose(1, 2).flatten(1, 2)
-
-
-def _unstack_time(kernel: Tensor) -> Tensor:
-    return kernel.unflatten(1, (3, 3)).transpose(1, 2)

@@ -115,9 +115,8 @@ class MultiGrained(nn.Module):
         real_frames = video.mask[None, :, :] if self.masked else None  # [1, V, F]
         blocks = [self._frame_word(projected, part.tokens, text.mask, part.mask) for part in _split(video, videos)]
         by_frame, by_word = (torch.cat(parts, dim=1) for parts in zip(*blocks, strict=True))  # [B, V, F], [B, V, W]
-        fine = attend(by_frame, self.frame_mat_weight2, real_frames) + attend(
-            by_word, self.word_mat_weight2, real_words
-        )
+        fine = attend(by_frame, self.frame_mat_weight2, real_frames)
+        fine = fine + attend(by_word, self.word_mat_weight2, real_words)
         video_word = torch.einsum("bwd,vd->bvw", text.tokens, video.pooled)
         sentence_frame = torch.einsum("bd,vfd->bvf", text.pooled, video.tokens)
         total = (
@@ -183,9 +182,8 @@ class CrossEncoder(nn.Module):
 
     def _pairs(self, sentences: Tensor, video: Embeddings) -> Tensor:
         b, (v, f) = len(sentences), video.mask.shape
-        sequence = torch.cat(
-            [sentences[:, None, None].expand(-1, v, -1, -1), video.tokens.expand(b, -1, -1, -1)], dim=2
-        ).flatten(0, 1)  # [B*V, 1+F, D]
+        pairs = [sentences[:, None, None].expand(-1, v, -1, -1), video.tokens.expand(b, -1, -1, -1)]
+        sequence = torch.cat(pairs, dim=2).flatten(0, 1)  # [B*V, 1+F, D]
         mask = torch.cat([video.mask.new_ones(v, 1), video.mask], dim=1).repeat(b, 1)
         embedded = dropout(sequence + self.positions.weight[: 1 + f], _CROSS_DROPOUT, self.training)
         states = self.encoder(embedded, mask)

@@ -9,6 +9,15 @@ CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 CLIP4CLIP = "clip4clip"
 MMACTION2 = "mmaction2"
+# The fields of a Tower in the words of transformers' configurations.
+TOWER_NAMES = {
+    "width": "hidden_size",
+    "layers": "num_hidden_layers",
+    "heads": "num_attention_heads",
+    "hidden": "intermediate_size",
+    "activation": "hidden_act",
+    "epsilon": "layer_norm_eps",
+}
 
 
 class Tower(NamedTuple):
@@ -24,14 +33,7 @@ class Tower(NamedTuple):
     @property
     def settings(self) -> dict[str, Any]:
         """The same in the words of transformers' configurations."""
-        return {
-            "hidden_size": self.width,
-            "intermediate_size": self.hidden,
-            "num_hidden_layers": self.layers,
-            "num_attention_heads": self.heads,
-            "hidden_act": self.activation,
-            "layer_norm_eps": self.epsilon,
-        }
+        return {TOWER_NAMES[name]: value for name, value in self._asdict().items()}
 
 
 class TwoTowerSpec(NamedTuple):

@@ -81,12 +81,9 @@ def load_tokenizer(path: Path) -> ClipTokenizer:
             return ClipTokenizer(_bare(AutoTokenizer.from_pretrained(path, local_files_only=True).backend_tokenizer))
         if merges := sorted(path.glob("bpe_simple_vocab_16e6.txt*")):
             return ClipTokenizer(_from_merges(merges[0]))
-    raise WeightsError(
-        "no tokenizer",
-        path,
-        "found neither tokenizer.json nor vocab.json with merges.txt nor bpe_simple_vocab_16e6.txt.gz",
-        "put one of them there, or name its folder with --model.tokenizer=FOLDER",
-    )
+    gap = "found neither tokenizer.json nor vocab.json with merges.txt nor bpe_simple_vocab_16e6.txt.gz"
+    attempt = "put one of them there, or name its folder with --model.tokenizer=FOLDER"
+    raise WeightsError("no tokenizer", path, gap, attempt)
 
 
 def _clean(text: str) -> str:
@@ -106,16 +103,15 @@ def _from_merges(path: Path) -> Tokenizer:
         with opener(path, "rt", encoding="utf-8") as file:
             lines = file.read().split("\n")[1 : _MERGES + 1]
         merges = [_pair(line) for line in lines if line]
-        vocabulary = _vocabulary(merges)
     except (OSError, UnicodeDecodeError, ValueError) as error:
         attempt = "download bpe_simple_vocab_16e6.txt.gz again"
         raise WeightsError("unreadable merges file", path, str(error), attempt) from error
-    return clip_tokenizer(vocabulary, merges)
+    return clip_tokenizer(clip_vocabulary(merges), merges)
 
 
-def _vocabulary(merges: Sequence[tuple[str, str]]) -> dict[str, int]:
+def clip_vocabulary(merges: Sequence[tuple[str, str]]) -> dict[str, int]:
     """CLIP's numbering: bytes, bytes that end a word, merges, the two special tokens."""
-    letters = list(byte_letters())
+    letters = byte_letters()
     words = [*letters, *(letter + "</w>" for letter in letters), *("".join(pair) for pair in merges), START, END]
     return {word: number for number, word in enumerate(words)}
 
@@ -128,23 +124,18 @@ def _pair(line: str) -> tuple[str, str]:
 def byte_letters() -> list[str]:
     """A printable letter for every byte, in GPT-2's order: printable bytes first, then the rest from 256 on."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    rest = 256 - len(printable)
-    return [chr(b) for b in printable] + [chr(256 + n) for n in range(rest)]
+    return [chr(b) for b in printable] + [chr(256 + n) for n in range(256 - len(printable))]
 
 
 def clip_tokenizer(vocabulary: dict[str, int], merges: Sequence[tuple[str, str]]) -> Tokenizer:
     """A tokenizer with CLIP's rules (lower case, byte level, `</w>` ends a word) over any vocabulary."""
     bpe = models.BPE(vocab=vocabulary, merges=list(merges), end_of_word_suffix="</w>", unk_token=END)
     tokenizer = Tokenizer(bpe)
-    tokenizer.normalizer = normalizers.Sequence(
-        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
-    )
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            # Inverted: the matches are kept, what lies between them is dropped.
-            pre_tokenizers.Split(Regex(_PIECES), behavior="removed", invert=True),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
+    blanks = normalizers.Replace(Regex(r"\s+"), " ")
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), blanks, normalizers.Lowercase()])
+    # Inverted: the matches are kept, what lies between them is dropped.
+    pieces = pre_tokenizers.Split(Regex(_PIECES), behavior="removed", invert=True)
+    letters = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pieces, letters])
     tokenizer.add_special_tokens([START, END])
     return tokenizer

@@ -9,12 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from xclip_module.interface import Embeddings
-from xclip_module.models.digest import weights_digest
-from xclip_module.models.frame_encoder import FrameEncoder
+from xclip_module.models.files import weights_digest
 from xclip_module.models.similarity import CrossEncoder, MeanPooling, MultiGrained, normalise
 from xclip_module.models.spec import MMACTION2, TwoTowerSpec
 from xclip_module.models.temporal import TemporalLSTM, TemporalTransformer, TransformerAdapter
-from xclip_module.models.text_encoder import TextEncoder
+from xclip_module.models.towers import FrameEncoder, TextEncoder
 
 # ln(1 / 0.07), CLIP's own start.
 _LOGIT_SCALE = 2.6593
@@ -92,17 +91,17 @@ class TwoTower(nn.Module):
             raise ValueError("a clip without a real frame has no embedding; leave it out or read its video again")
         with torch.autocast(features.device.type, enabled=False):
             features = features.float()
-            states = features if self.temporal is None else self._with_header(features, mask)
+            states = features
+            if self.temporal is not None:
+                size = _CPU_CLIPS if features.device.type == "cpu" else len(features)
+                parts = zip(features.split(size), mask.split(size), strict=True)
+                states = torch.cat([self.temporal(*part) for part in parts])
             weights = mask.to(states.dtype)[..., None]
             # Of unit length every frame counts the same; among MMAction2's raw ones a longer vector counts more.
             states = states if self.spec.pooling == MMACTION2 else normalise(states)
             mean = (states * weights).sum(1) / weights.sum(1)
             # X-CLIP's frame tokens are the tower's: its header acts on the pooled video alone, in the released code.
             return Embeddings(normalise(mean), features, mask)
-
-    def _with_header(self, features: Tensor, mask: Tensor) -> Tensor:
-        size = _CPU_CLIPS if features.device.type == "cpu" else len(features)
-        return torch.cat([self.temporal(*part) for part in zip(features.split(size), mask.split(size), strict=True)])
 
     def similarity(self, text: Embeddings, video: Embeddings) -> Tensor:
         """Logits [B, V], float32: row = text. Memory stays bounded whatever B and V are (without gradients)."""

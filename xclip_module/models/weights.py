@@ -9,31 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+import xclip_module.models.hub as hub
+import xclip_module.models.official as official
 from xclip_module.errors import ConfigError, WeightsError
-from xclip_module.interface import VideoTextModel
+from xclip_module.interface import Picture, VideoTextModel
 from xclip_module.models.damage import weights_errors
-from xclip_module.models.files import read_state, read_stored
-from xclip_module.models.hub import (
-    EXAMPLE,
-    clip_spec,
-    clip_state,
-    imagenet_picture,
-    load_strictly,
-    locate,
-    read_config,
-    read_picture,
-    refuse,
-)
-from xclip_module.models.mmaction2 import adapter_heads, mmaction2_spec
+from xclip_module.models.files import read_stored
 from xclip_module.models.ms_xclip import MicrosoftXClip
-from xclip_module.models.official import (
-    GRAINED,
-    from_official,
-    infer_spec,
-    plain_clip_to_official,
-    to_official,
-    unused_names,
-)
 from xclip_module.models.saving import FORMAT
 from xclip_module.models.similarity import CrossEncoder
 from xclip_module.models.spec import CLIP4CLIP, MMACTION2, Tower, TwoTowerSpec
@@ -43,6 +25,9 @@ from xclip_module.models.two_tower import TwoTower
 AUTO = "auto"
 # What the released scripts use: --cross_num_hidden_layers.
 _HEADER_LAYERS = 4
+# What the microsoft/xclip-* checkpoints were trained with, according to their preprocessor files.
+_IMAGENET_MEAN = (0.485, 0.456, 0.406)
+_IMAGENET_STD = (0.229, 0.224, 0.225)
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +63,7 @@ def load_checkpoint(
     Raises WeightsError when the file is damaged, or lists missing, unexpected and mis-sized tensors as sets.
     """
     check_attention(attention)
-    path = locate(str(path_or_name))
+    path = hub.locate(str(path_or_name))
     wishes = _Wishes(family, header, max_words, max_frames, padding, pooling)
     with weights_errors(path):
         return (_from_folder if path.is_dir() else _from_file)(path, wishes, attention).eval()
@@ -103,7 +88,7 @@ def load_untrained(
     wishes = _Wishes(family, header, max_words, padding=padding, pooling=pooling)
     # Forked: the caller's random numbers go on as if no model had been drawn.
     with weights_errors(folder), torch.random.fork_rng(devices=[]):
-        config = read_config(folder)
+        config = hub.read_config(folder)
         if config.get("format") != FORMAT:
             lack, attempt = f"config.json lacks format {FORMAT}", "--model.weights=untrained:data/demo/model"
             raise WeightsError("untrained: needs one of our model folders", folder, lack, attempt)
@@ -120,11 +105,8 @@ def check_attention(attention: str) -> None:
     from transformers.utils import is_flash_attn_2_available
 
     if not is_flash_attn_2_available():
-        raise ConfigError(
-            "model.attention=flash_attention_2",
-            why="it needs a GPU and the package flash-attn; sdpa has flash kernels too",
-            attempt="--model.attention=sdpa",
-        )
+        need = "it needs a GPU and the package flash-attn; sdpa has flash kernels too"
+        raise ConfigError("model.attention=flash_attention_2", why=need, attempt="--model.attention=sdpa")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,11 +145,6 @@ class _Wishes:
         if self.padding != AUTO and family != "xclip":
             raise WeightsError("padding is a choice of xclip only", path, f"found {family}", "--model.padding=auto")
 
-    def _refuse_pooling(self, header: str, path: object) -> None:
-        if self.family == "xclip" or header not in ("mean", "transformer"):
-            wish = f"asked for {self.family}, {header}"
-            raise WeightsError("MMAction2 has clip4clip with mean or transformer", path, wish, "--model.pooling=auto")
-
     def _checked(self, spec: TwoTowerSpec, path: object) -> TwoTowerSpec:
         self._refuse_padding(spec.family, path)
         if self.words > spec.context:
@@ -180,8 +157,10 @@ class _Wishes:
         header = "mean" if self.header == AUTO else self.header
         is_mmaction2 = self.pooling == MMACTION2
         if is_mmaction2:
-            self._refuse_pooling(header, path)
-            spec = mmaction2_spec(spec)
+            if self.family == "xclip" or header not in ("mean", "transformer"):
+                rule, wish = "MMAction2 has clip4clip with mean or transformer", f"asked for {self.family}, {header}"
+                raise WeightsError(rule, path, wish, "--model.pooling=auto")
+            spec = official.mmaction2_spec(spec)
         if self.header == AUTO:
             log.info("plain CLIP weights: mean header, since an untrained temporal transformer only adds noise")
         completed = spec._replace(
@@ -199,62 +178,60 @@ def _from_file(path: Path, wishes: _Wishes, attention: str) -> TwoTower:
     state, settings = read_stored(path)
     # Trained checkpoints keep CLIP under this prefix, beside their header and head; plain CLIP has no prefix.
     if any(name.startswith("clip.") for name in state):
-        spec = _with_pooling(infer_spec(state, path), settings, wishes.pooling, path)
+        spec = _with_pooling(official.infer_spec(state, path), settings, wishes.pooling, path)
         return _from_official(state, wishes.confirm(spec, path), path, attention)
-    state = plain_clip_to_official(state)
-    return _from_official(state, wishes.complete(infer_spec(state, path), path), path, attention, is_plain=True)
+    # OpenAI's archive has three integers beside the weights.
+    bookkeeping = {"input_resolution", "context_length", "vocab_size"}
+    state = {f"clip.{name}": tensor for name, tensor in state.items() if name not in bookkeeping}
+    return _from_official(
+        state, wishes.complete(official.infer_spec(state, path), path), path, attention, is_plain=True
+    )
 
 
 def _with_pooling(spec: TwoTowerSpec, settings: str | None, wish: str, path: object) -> TwoTowerSpec:
     """The spec with what no tensor tells: CLIP4Clip's mean header and MMAction2's have the same names and sizes."""
     if spec.has_adapter:
-        return mmaction2_spec(spec)._replace(header_heads=adapter_heads(settings or "", path))
+        return official.mmaction2_spec(spec)._replace(header_heads=official.adapter_heads(settings or "", path))
     if (spec.family, spec.header) == ("clip4clip", "mean") and (settings is not None or wish == MMACTION2):
-        return mmaction2_spec(spec)
+        return official.mmaction2_spec(spec)
     return spec
 
 
 def _from_folder(folder: Path, wishes: _Wishes, attention: str) -> TwoTower | MicrosoftXClip:
-    config = read_config(folder)
+    config = hub.read_config(folder)
     if config.get("format") == FORMAT:
         spec = wishes.confirm(_spec_from_json(config.get("spec", {}), folder), folder)
-        return _from_official(read_state(folder / "model.safetensors"), spec, folder, attention)
+        return _from_official(read_stored(folder / "model.safetensors").tensors, spec, folder, attention)
     if config.get("model_type") == "clip":
-        model = TwoTower(wishes.complete(clip_spec(config, folder), folder), attention)
-        _load_open(model, clip_state(folder, attention))
+        model = TwoTower(wishes.complete(hub.clip_spec(config, folder), folder), attention)
+        _load_open(model, hub.clip_state(folder, attention))
         return model
     if config.get("model_type") == "xclip":
         from transformers.models.x_clip.modeling_x_clip import XCLIPModel
 
         wishes.refuse_all(folder)
-        released = load_strictly(XCLIPModel, folder, attention)
-        picture = imagenet_picture(released.config.vision_config.image_size)
-        return MicrosoftXClip(released, read_picture(folder, picture))
+        released = hub.load_strictly(XCLIPModel, folder, attention)
+        picture = Picture(released.config.vision_config.image_size, _IMAGENET_MEAN, _IMAGENET_STD)
+        return MicrosoftXClip(released, hub.read_picture(folder, picture))
     kinds = f"found model_type {config.get('model_type')!r} in config.json, expected clip or xclip"
-    raise WeightsError("no model of a known kind", folder, kinds, f"--model.weights={EXAMPLE}")
+    raise WeightsError("no model of a known kind", folder, kinds, f"--model.weights={hub.EXAMPLE}")
 
 
 def _from_official(
     state: Mapping[str, Tensor], spec: TwoTowerSpec, path: object, attention: str, *, is_plain: bool = False
 ) -> TwoTower:
     model = TwoTower(spec, attention)
-    expected = {name: list(tensor.shape) for name, tensor in to_official(model.state_dict()).items()}
-    unused = unused_names(state, spec)
+    expected = {name: list(tensor.shape) for name, tensor in official.to_official(model.state_dict()).items()}
+    unused = official.unused_names(state, spec)
     if unused:
         log.info("%s: not read, as in the released code: {%s}", path, ", ".join(sorted(unused)))
     # Plain CLIP has no header and no head: what it leaves open is initialised, everything else must be there.
     open_names = {name for name in expected if is_plain and not name.startswith("clip.")}
-    refuse(
-        path,
-        missing=set(expected) - set(state) - open_names,
-        unexpected=set(state) - set(expected) - unused,
-        sizes={
-            name: f"found {list(state[name].shape)}, expected {shape}"
-            for name, shape in expected.items()
-            if name in state and list(state[name].shape) != shape
-        },
-    )
-    _load_open(model, from_official({name: state[name] for name in expected if name in state}))
+    shapes = {name: list(tensor.shape) for name, tensor in state.items() if name in expected}
+    sizes = {name: f"found {s}, expected {expected[name]}" for name, s in shapes.items() if s != expected[name]}
+    missing = set(expected) - set(state) - open_names
+    hub.refuse(path, missing=missing, unexpected=set(state) - set(expected) - unused, sizes=sizes)
+    _load_open(model, official.from_official({name: state[name] for name in expected if name in state}))
     return model
 
 
@@ -266,7 +243,7 @@ def _load_open(model: TwoTower, state: Mapping[str, Tensor]) -> None:
     for part in (model.temporal, model.head):
         if isinstance(part, TemporalTransformer | CrossEncoder):
             _start_from_text(model, part.encoder.blocks.layers, part.positions)
-    identity = [name for name in GRAINED if f"head.{name}" in new]
+    identity = [name for name in official.GRAINED if f"head.{name}" in new]
     copied = sorted({name.split(".")[1] for name in new if not name.startswith("head.") or name[5:] not in identity})
     log.info("new beside plain CLIP: identity {%s}, started as released {%s}", ", ".join(identity), ", ".join(copied))
 
@@ -279,11 +256,9 @@ def _start_from_text(model: TwoTower, blocks: nn.ModuleList, positions: nn.Embed
     """
     text = model.text_encoder.tower.text_model
     if model.spec.embed != model.spec.text.width:
-        raise WeightsError(
-            f"a {model.spec.header} header needs embedding width = text width",
-            why=f"found {model.spec.embed} and {model.spec.text.width}",
-            attempt="--model.header=mean",
-        )
+        need = f"a {model.spec.header} header needs embedding width = text width"
+        widths = f"found {model.spec.embed} and {model.spec.text.width}"
+        raise WeightsError(need, why=widths, attempt="--model.header=mean")
     positions.weight.copy_(text.embeddings.position_embedding.weight)
     for number, block in enumerate(blocks):
         if number < len(text.encoder.layers):

@@ -19,7 +19,7 @@ from xclip_module.config import ProbeConfig
 from xclip_module.evaluation.frames import rank_pair, sample_ap
 from xclip_module.features.store import FeatureStore
 from xclip_module.interface import Curve, Query
-from xclip_module.models.head import Head, HeadQuery, log_odds
+from xclip_module.models.head import Head, log_odds
 from xclip_module.moments.tracks import SIMILARITY
 from xclip_module.probe.corpus import TRAIN, VAL, check_shots, no_choice
 from xclip_module.probe.windows import ProbeData, Windows, digest_of, rows_of, stacked
@@ -283,7 +283,7 @@ def try_fits(section: ProbeConfig, queries: Sequence[Query], videos: Sequence[Wi
 def make_head(fitted: Fitted, queries: Sequence[Query], temporal: Any, source: Any, made: Any) -> Head:
     """A head on the CPU."""
     return Head(
-        queries=tuple(HeadQuery(*query) for query in queries),
+        queries=tuple(queries),
         mean=fitted.scale.mean,
         inverse=fitted.scale.inverse,
         weight=fitted.weight,

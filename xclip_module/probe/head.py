@@ -8,8 +8,8 @@ from typing import Any
 
 from xclip_module.config import Config, ModelConfig, ProbeConfig, free_keys, keys
 from xclip_module.errors import ConfigError, DataError
+from xclip_module.features.scoring import known_features
 from xclip_module.features.store import FeatureStore
-from xclip_module.features.window_features import known_features
 from xclip_module.interface import Corpus, VideoTextModel
 from xclip_module.models.head import Head, save_head
 from xclip_module.probe.corpus import TRAIN, VAL

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from xclip_module.errors import DataError
 from xclip_module.evaluation.frames import labels_at
+from xclip_module.features.scoring import window_features
 from xclip_module.features.video_pass import Arrays
-from xclip_module.features.window_features import window_features
 from xclip_module.interface import Corpus, Query, Video
 from xclip_module.probe.corpus import TRAIN
 from xclip_module.run.folder import Run

@@ -1,6 +1,6 @@
-"""Which frames of a clip the released retrieval code looks at, as times in seconds.
+"""Which frame is on show at a time, and at which times the released retrieval code looks at a clip; in seconds.
 
-Letters: N shown frames of the video, T chosen times.
+Letters: N shown frames of the video, T times.
 """
 
 from typing import NamedTuple
@@ -10,8 +10,10 @@ import numpy as np
 from xclip_module.errors import DataError
 
 SAMPLINGS = ("uniform", "head", "tail")
-# Containers round the times of frames to a millisecond, at either end of a video.
-_ROUNDING_SECONDS = 1.5e-3
+# Containers round time stamps: Matroska to whole milliseconds.
+_ROUNDING_SECONDS = 1e-3
+# The times of frames are rounded at either end of a video.
+_LENGTH_ROUNDING_SECONDS = 1.5e-3
 
 
 class FrameChoice(NamedTuple):
@@ -43,6 +45,21 @@ class FrameChoice(NamedTuple):
         if self.rule == "spread":
             return f"{self.frames} spread over the video (MMAction2)"
         return f"{self.frames} at most, {self.rate} a second, of more: {self.slicing} (X-CLIP, CLIP4Clip)"
+
+
+def frames_on_show(shown: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """[T] index of the frame on show at each time: the last one that came on by then, the first one before that.
+
+    shown: [N] seconds, rising.  times: [T] seconds, never falling. A frame up to 1 ms late still counts as there.
+    Raises ValueError for falling or non-finite times: the readers go through a file once, forwards.
+
+    >>> frames_on_show(np.array([0.0, 0.04, 1.0]), np.array([0.0, 0.0396, 0.5, 7.0]))
+    array([0, 1, 1, 2])
+    """
+    times = np.asarray(times, np.float64)
+    if not np.isfinite(times).all() or (np.diff(times) < 0).any():
+        raise ValueError("the times asked for must be finite and never fall")
+    return np.maximum(np.searchsorted(shown, times + _ROUNDING_SECONDS, side="right") - 1, 0)
 
 
 def grid_times(
@@ -102,7 +119,7 @@ def stream_fps(shown: np.ndarray, duration: float) -> float:
     A rate that is whole but for the rounding of times is that whole number: 25 frames in 1.001 s are 25 fps, not 24.
     """
     whole = round(len(shown) / duration)
-    if whole and abs(len(shown) / whole - duration) <= _ROUNDING_SECONDS:
+    if whole and abs(len(shown) / whole - duration) <= _LENGTH_ROUNDING_SECONDS:
         return float(whole)
     return len(shown) / duration
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from xclip_module.errors import DataError
 from xclip_module.interface import FrameFolder
-from xclip_module.video.info import frames_on_show
+from xclip_module.video.frame_choice import frames_on_show
 from xclip_module.video.watchdog import watching
 
 

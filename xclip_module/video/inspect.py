@@ -9,7 +9,7 @@ import numpy as np
 from xclip_module.errors import DataError
 from xclip_module.interface import PacketTable, VideoInfo
 from xclip_module.video.container import check_file, reencode
-from xclip_module.video.guard import decord_refusal
+from xclip_module.video.decord_reader import packet_refusal
 from xclip_module.video.packets import PacketScan, open_video, picture_streams, read_packets
 from xclip_module.video.pyav_reader import count_frames
 from xclip_module.video.watchdog import watching
@@ -21,7 +21,6 @@ def probe(path: Path, *, timeout_seconds: float = 120.0) -> VideoInfo:
     The file is streamed through, never held. AVI and raw streams store no times: their frames are counted by decoding
     them all. Raises DataError, one line with the name, for a file that is missing, damaged, cut short or no video.
     """
-    path = Path(path)
     head = check_file(path)
     with open_video(path) as (container, stream):
         scan = PacketScan(path, container, stream)
@@ -40,7 +39,7 @@ def probe(path: Path, *, timeout_seconds: float = 120.0) -> VideoInfo:
     # Players turn by quarters; FFmpeg states the angle counter-clockwise.
     rotation = round(-frame.rotation / 90) * 90 % 360
     width, height = (frame.width, frame.height) if rotation % 180 == 0 else (frame.height, frame.width)
-    refusal = decord_refusal(head, codec, table, streams=streams, rotation=frame.rotation)
+    refusal = packet_refusal(head, codec, table, streams=streams, rotation=frame.rotation)
     return VideoInfo(path, times, duration, width, height, rotation, codec, refusal, table)
 
 

@@ -125,9 +125,8 @@ class PacketScan:
         # Two fields of one packet may differ in whether others need them.
         skippable = timed and self._units.skippable and not interlaced
         strict = bool(fresh[start]) or not self._units.are_readable
-        return PacketTable(
-            pts, dts, ticks, key, fresh, order, start, skippable, strict, timed and self._format in _SEEKABLE
-        )
+        seekable = timed and self._format in _SEEKABLE
+        return PacketTable(pts, dts, ticks, key, fresh, order, start, skippable, strict, seekable)
 
     def _fresh(self, pts: np.ndarray, key: np.ndarray, fresh: np.ndarray, start: int) -> np.ndarray:
         if not self._units.are_readable:

@@ -23,7 +23,7 @@ from av.video.reformatter import VideoReformatter
 from xclip_module.errors import DataError
 from xclip_module.interface import PacketTable, VideoInfo
 from xclip_module.video.container import reencode
-from xclip_module.video.info import frames_on_show
+from xclip_module.video.frame_choice import frames_on_show
 from xclip_module.video.packets import open_video, read_packets
 from xclip_module.video.watchdog import watching
 

@@ -58,18 +58,14 @@ def choose_reader(source: VideoInfo | FrameFolder, decoder: str = "auto") -> str
 def decoder_version(reader: str) -> str:
     """Name and version of a reader as `choose_reader` names it, for the key under which features are stored."""
     if reader == "decord":
-        return f"decord {_decord_version()}"
+        try:
+            return f"decord {importlib.metadata.version('decord')}"
+        except importlib.metadata.PackageNotFoundError:
+            return "decord absent"
     if reader == "pillow":
         return f"pillow {PIL.__version__}"
     libavcodec = ".".join(str(part) for part in av.library_versions["libavcodec"])
     return f"pyav {av.__version__} libavcodec {libavcodec}"
-
-
-def _decord_version() -> str:
-    try:
-        return importlib.metadata.version("decord")
-    except importlib.metadata.PackageNotFoundError:
-        return "absent"
 
 
 def fresh_starts(source: VideoInfo | FrameFolder, times: np.ndarray, reader: str) -> np.ndarray:

@@ -6,6 +6,7 @@ N frames that are read of a video, n of a batch, S side of a square picture.
 import contextlib
 import os
 from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 from torch import Tensor
 
 from xclip_module.errors import DataError
-from xclip_module.interface import FrameFolder, PictureStream, Video, VideoInfo
+from xclip_module.interface import FrameFolder, PictureStream, Video, VideoInfo, check_length
 from xclip_module.video.decode_ahead import FrameBatch, Job, decode_ahead
 from xclip_module.video.frame_choice import FrameChoice
 from xclip_module.video.inspect import probe
@@ -29,7 +30,7 @@ _MOST_THREADS = 8
 class Reading:
     """How videos are read: the frame grid, the square picture, batches, and by which decoder.
 
-    size: S.  crop: see `to_square`.  batch: frames at once.  decoder: see `readers`.  threads: 0 = `default_threads`.
+    size: S.  crop: see `to_square`.  batch: frames at once.  decoder: see `readers`.  threads: 0 = by the cores.
     choice: a few frames of each video instead of a grid.
     """
 
@@ -49,8 +50,13 @@ class Reading:
         return {**grid, "size": self.size, "crop": self.crop, "decoder": self.decoder, "readers": readers}
 
     def thread_count(self) -> int:
-        """Reading threads: those configured, else a default for this machine."""
-        return self.threads or default_threads()
+        """Reading threads: those configured, else one per two cores of this process's share, at most 8."""
+        if self.threads:
+            return self.threads
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+        # torchrun sets it; each process of a machine is for one GPU, and all of them share the cores.
+        processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        return max(1, min(_MOST_THREADS, cores // (2 * processes)))
 
     def open(self, video: Video) -> VideoInfo | FrameFolder:
         """A video's frames folder, or its file probed. Raises DataError where it cannot be read."""
@@ -65,10 +71,7 @@ class Reading:
         return self.choice.times(source.times, source.duration, video.span, video=video.id)
 
     def squares(self, source: VideoInfo | FrameFolder) -> Callable[[np.ndarray], Iterator[Tensor]]:
-        """A function from times (seconds, never falling) to the squares [3, S, S] uint8 on show then, one at a time.
-
-        It raises DataError where the file is damaged.
-        """
+        """As `PictureReader.squares`, one at a time; the function raises DataError where the file is damaged."""
         # Once for all times: to answer, decord reads the whole file, and a refusal stands in the log.
         reader = choose_reader(source, self.decoder)
 
@@ -79,10 +82,7 @@ class Reading:
         return squares_at
 
     def stream(self, videos: Sequence[Video]) -> Generator[tuple[Video, PictureStream | DataError], None, None]:
-        """Each video, in order, with its pictures, or with why it cannot be opened; see `decode_ahead`.
-
-        Closing the generator ends the reading threads.
-        """
+        """As `PictureReader.stream`; see `decode_ahead`."""
         decoding = decode_ahead(
             [Job(video.id, video.source, times=partial(self.times, video)) for video in videos],
             size=self.size,
@@ -97,12 +97,26 @@ class Reading:
                 yield video, _pictures(job, batches)
 
 
-def default_threads() -> int:
-    """Reading threads where none are configured: one per two cores of this process's share, at most 8."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-    # torchrun sets it; each process of a machine is for one GPU, and all of them share the cores.
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return max(1, min(_MOST_THREADS, cores // (2 * processes)))
+def check_videos(videos: Sequence[Video], reading: Reading, *, is_deep: bool) -> Iterator[tuple[Video, str]]:
+    """Each video, in order, with what is wrong with it, "" for nothing.
+
+    is_deep: decodes every frame, which also finds damage in the middle of a file.
+    """
+
+    def check(video: Video) -> str:
+        try:
+            source = reading.open(video)
+            check_length(video, source.duration)
+            if is_deep:
+                reader = choose_reader(source, reading.decoder)
+                for _ in read_with(reader, source, source.times, timeout_seconds=reading.timeout_seconds):
+                    pass
+        except DataError as error:
+            return str(error)
+        return ""
+
+    with ThreadPoolExecutor(reading.thread_count()) as pool:
+        yield from zip(videos, pool.map(check, videos), strict=True)
 
 
 def _pictures(job: Job, batches: Iterator[FrameBatch]) -> PictureStream | DataError:

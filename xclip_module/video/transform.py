@@ -34,16 +34,12 @@ def to_square(frame: np.ndarray, *, size: int, crop: str = "center") -> torch.Te
     else:
         scale = size / max(height, width)
         inner = [max(round(side * scale), 1) for side in (height, width)]
-        picture = _pad(_resize(picture, inner), size)
+        top, left = ((size - side) // 2 for side in inner)
+        borders = [left, top, size - inner[1] - left, size - inner[0] - top]
+        picture = v2.functional.pad(_resize(picture, inner), borders)
     # NumPy copies on one thread; torch would wake its pool in every reading thread.
     return torch.from_numpy(np.ascontiguousarray(picture.numpy()))
 
 
 def _resize(picture: torch.Tensor, shape: list[int]) -> torch.Tensor:
     return v2.functional.resize(picture, shape, interpolation=v2.InterpolationMode.BICUBIC, antialias=True)
-
-
-def _pad(picture: torch.Tensor, size: int) -> torch.Tensor:
-    spare = [size - side for side in (picture.shape[2], picture.shape[1])]
-    left, top = (side // 2 for side in spare)
-    return v2.functional.pad(picture, [left, top, spare[0] - left, spare[1] - top])

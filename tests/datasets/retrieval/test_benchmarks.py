@@ -83,8 +83,8 @@ def test_token_ids_are_the_released_loaders(load, where, loader):
 
 def test_caption_counts_add_up_to_the_released_cut_off_points(load):
     found = load("msvd", "msvd", "test")
-    assert found.captions.tolist() == [3, 1]
-    assert np.cumsum(found.captions).tolist() == LOADERS["msvd_test"]["cut_off_points"]
+    assert np.bincount(found.text_to_video).tolist() == [3, 1]
+    assert np.cumsum(np.bincount(found.text_to_video)).tolist() == LOADERS["msvd_test"]["cut_off_points"]
     assert len(found.videos) == LOADERS["msvd_test"]["video_num"]
 
 

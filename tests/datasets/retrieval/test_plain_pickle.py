@@ -6,10 +6,10 @@ import pickle
 
 import pytest
 
+from xclip_module.datasets.retrieval.annotation_files import read_plain_pickle
 from xclip_module.datasets.retrieval.captions import (
     read_msvd,
 )
-from xclip_module.datasets.retrieval.plain_pickle import read_plain_pickle
 from xclip_module.errors import DataError
 
 RAN = []

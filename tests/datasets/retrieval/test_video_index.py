@@ -4,10 +4,11 @@ import pytest
 from support.benchmark_trees import touch
 
 from xclip_module.datasets.retrieval.captions import (
+    activitynet_names,
+    didemo_names,
     msrvtt_names,
     own_name,
 )
-from xclip_module.datasets.retrieval.paragraphs import activitynet_names, didemo_names
 from xclip_module.datasets.retrieval.video_index import find_videos, index_videos
 from xclip_module.errors import DataError
 

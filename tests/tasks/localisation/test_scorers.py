@@ -9,7 +9,7 @@ from support.heads_factory import CPU, MODELS, QUERIES, grid, make_head
 
 from xclip_module.config import DataConfig, EvalConfig
 from xclip_module.errors import ConfigError, WeightsError
-from xclip_module.features.window_features import window_features
+from xclip_module.features.scoring import window_features
 from xclip_module.interface import Sampling
 from xclip_module.models.head import load_head, save_head
 from xclip_module.tasks.localisation.load import load_head_queries, read_head

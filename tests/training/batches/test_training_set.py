@@ -36,8 +36,8 @@ def test_what_holds_and_what_is_known_by_hand():
     assert names(SET, SET.holds("b", 3.0)) == {"P0", "T0"}
     assert names(SET, SET.holds("b", 9.0)) == {"P1"}
     assert names(SET, SET.holds("a", 3.0)) == {"P0"}
-    assert names(SET, SET.known("a")) == {"P0", "P1", "P2"}
-    assert SET.known("b").all()
+    assert names(SET, SET.tracks["a"].known) == {"P0", "P1", "P2"}
+    assert SET.tracks["b"].known.all()
     assert [SET.phase("a", time) for time in (5.99, 6.0, 17.5, 29.9, 30.0)] == [0, 1, 2, 0, None]
     assert SET.phase_segments("b") == [(0.0, 6.0, 0), (6.0, 17.5, 1), (17.5, 20.0, 2), (20.0, 30.0, 0)]
 

@@ -16,7 +16,7 @@ def main(arguments: list[str]) -> int:
         return 2
     import pandas as pd
 
-    length_of = None if "--labels-only" in arguments else _seconds
+    length_of = None if "--labels-only" in arguments else lambda path: probe(path).duration
     try:
         report = check_cholec80(Path(roots[0]), length_of=length_of)
     except UserError as error:
@@ -26,10 +26,6 @@ def main(arguments: list[str]) -> int:
         sys.stdout.write(f"{report.videos.to_string(index=False)}\n\n{report.totals.to_string(index=False)}\n\n")
     sys.stdout.write("\n".join(report.misfits) + "\n" if report.misfits else "no misfits\n")
     return DataError.exit_code if report.misfits else 0
-
-
-def _seconds(path: Path) -> float:
-    return probe(path).duration
 
 
 if __name__ == "__main__":

@@ -106,14 +106,7 @@ def _totals(labels: Mapping[int, Labels]) -> "pd.DataFrame":
     tools = {number: track.tools.rows for number, track in labels.items() if track.tools}
     phases = sum(track.phases.rows for track in labels.values() if track.phases)
     ranges = {"1-40": range(1, 41), "41-80": range(41, 81), "all": range(1, 81)}
-    rows = [
-        {
-            "quantity": f"tool rows, videos {name}",
-            "found": sum(tools.get(n, 0) for n in part),
-            "known": KNOWN_TOOL_ROWS[name],
-        }
-        for name, part in ranges.items()
-    ]
-    rows.append({"quantity": "phase rows", "found": phases, "known": KNOWN_PHASE_ROWS})
-    rows.append({"quantity": "videos with labels", "found": len(tools), "known": 80})
-    return pd.DataFrame(rows)
+    counts = {name: sum(tools.get(number, 0) for number in part) for name, part in ranges.items()}
+    rows = [(f"tool rows, videos {name}", count, KNOWN_TOOL_ROWS[name]) for name, count in counts.items()]
+    rows += [("phase rows", phases, KNOWN_PHASE_ROWS), ("videos with labels", len(tools), 80)]
+    return pd.DataFrame(rows, columns=["quantity", "found", "known"])

@@ -26,11 +26,7 @@ PHASES = (
 )
 # The textbook's order, which 51 of the 80 videos take in full, cleaning before packaging (12) or at the very end (2).
 # A phase may always be left out, as Preparation (8) and CleaningCoagulation (6) are.
-PROCEDURE_ORDERS = (
-    PHASES,
-    (*PHASES[:4], PHASES[5], PHASES[4], PHASES[6]),
-    (*PHASES[:5], PHASES[6], PHASES[5]),
-)
+PROCEDURE_ORDERS = (PHASES, (*PHASES[:4], PHASES[5], PHASES[4], PHASES[6]), (*PHASES[:5], PHASES[6], PHASES[5]))
 TOOLS = ("Grasper", "Bipolar", "Hook", "Scissors", "Clipper", "Irrigator", "SpecimenBag")
 
 # Last number of train, val and test. 32/8/40: Funke et al. 2023; 40/8/32: TeCNO (Czempiel et al. 2020); 40/40: EndoNet
@@ -98,7 +94,8 @@ def _load(root: Path, data: DataConfig, lasts: tuple[int, int, int], name: str) 
     if not layout.videos and not layout.frames:
         expected = "expected videos/video01.mp4 … or frames/video01/000001.jpg …"
         raise DataError("no video found", root, expected, f"python -m xclip_module.datasets.cholec80 {root}")
-    split_of = _split_of(lasts)
+    train, val, test = lasts
+    split_of = {n: "train" if n <= train else "val" if n <= val else "test" for n in range(1, test + 1)}
     numbers = [number for number in split_of if number in layout.phases or number in layout.tools]
     labels = {number: read_labels(layout, number) for number in numbers}
     missing = _missing(layout, labels, split_of, data)
@@ -124,11 +121,6 @@ def _load(root: Path, data: DataConfig, lasts: tuple[int, int, int], name: str) 
         missing=missing,
         orders=PROCEDURE_ORDERS if layout.phases else (),
     )
-
-
-def _split_of(lasts: tuple[int, int, int]) -> dict[int, str]:
-    train, val, test = lasts
-    return {n: "train" if n <= train else "val" if n <= val else "test" for n in range(1, test + 1)}
 
 
 def _missing(

@@ -47,17 +47,13 @@ def read_phases(path: Path, names: Sequence[str]) -> LabelTrack:
     unknown = ~phases.isin(names)
     if unknown.any():
         row = int(unknown.argmax())
-        wrong = f"found {phases[row]!r}; {nearest(phases[row], names)}"
-        raise _damage("unknown phase", path, row, wrong)
+        raise _damage("unknown phase", path, row, f"found {phases[row]!r}; {nearest(phases[row], names)}")
     values = phases.to_numpy()
     return LabelTrack({name: runs(values == name, period) for name in names}, len(table), period)
 
 
 def read_tools(path: Path, names: Sequence[str]) -> LabelTrack:
-    """A `videoNN-tool.txt`: header `Frame` and the tools in any order, frames 0, 25, 50 …, values 0 or 1.
-
-    Raises DataError with the file, the line, what was found and what was expected.
-    """
+    """A `videoNN-tool.txt`: header `Frame` and the tools in any order, frames 0, 25, 50 …, values 0 or 1."""
     table = _read_table(path, ("Frame", *names))
     period = _check_frames(path, table["Frame"])
     segments = {}
@@ -66,8 +62,7 @@ def read_tools(path: Path, names: Sequence[str]) -> LabelTrack:
         is_wrong = ~np.isin(values, (0, 1))
         if is_wrong.any():
             row = int(is_wrong.argmax())
-            wrong = f"found {table[name][row]!r} for {name}, expected 0 or 1"
-            raise _damage("wrong tool label", path, row, wrong)
+            raise _damage("wrong tool label", path, row, f"found {table[name][row]!r} for {name}, expected 0 or 1")
         segments[name] = runs(values == 1, period)
     return LabelTrack(segments, len(table), period)
 
@@ -103,8 +98,7 @@ def _read_table(path: Path, header: Sequence[str]) -> "pd.DataFrame":
     table.columns = table.columns.str.strip()
     if set(table.columns) != set(header):
         columns, expected = "\t".join(map(str, table.columns))[:80], "\t".join(header)
-        wrong = f"found {columns!r}, expected tab-separated {expected!r}"
-        raise _damage("wrong header", path, -1, wrong)
+        raise _damage("wrong header", path, -1, f"found {columns!r}, expected tab-separated {expected!r}")
     if table.empty:
         raise DataError("empty label file", path, "a header and no rows", "copy it from the data set again")
     return table

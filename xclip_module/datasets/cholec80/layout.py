@@ -28,13 +28,6 @@ class Layout(NamedTuple):
     tools: dict[int, Path]
 
 
-class Numbering(NamedTuple):
-    """How a frame's number becomes a time: seconds = (number - base) * step."""
-
-    base: int
-    step: float
-
-
 def video_id(number: int) -> str:
     """Cholec80's own name.
 
@@ -55,9 +48,7 @@ def find_layout(root: Path) -> Layout:
     return layout
 
 
-def frame_folder(
-    files: Iterable[Path], *, label_seconds: float, fps: float = 0.0, base: int = -1, label_period: float = 1.0
-) -> FrameFolder:
+def frame_folder(files: Iterable[Path], *, label_seconds: float, fps: float = 0.0, base: int = -1) -> FrameFolder:
     """Extracted frames with their times, found from their numbers and checked against the labels' length.
 
     label_seconds: length by the labels.  fps, base: the user's word, 0 and -1 = found.
@@ -68,9 +59,9 @@ def frame_folder(
     folder = numbered[0][1].parent
     if len(np.unique(numbers)) < len(numbers):
         raise DataError("frames with the same number", folder, f"{len(numbers) - len(np.unique(numbers))} of them")
-    numbering = _find_numbering(numbers, folder, label_seconds=label_seconds, fps=fps, base=base, period=label_period)
-    times = (numbers - numbering.base) * numbering.step
-    spacing = float(np.median(np.diff(times))) if len(times) > 1 else numbering.step
+    first, step = _numbering(numbers, folder, label_seconds=label_seconds, fps=fps, base=base)
+    times = (numbers - first) * step
+    spacing = float(np.median(np.diff(times))) if len(times) > 1 else step
     return FrameFolder(folder, tuple(file for _, file in numbered), times, float(times[-1] + spacing))
 
 
@@ -105,10 +96,8 @@ def _number(file: Path) -> int:
     return int(digits[-1])
 
 
-def _find_numbering(
-    numbers: np.ndarray, folder: Path, *, label_seconds: float, fps: float, base: int, period: float
-) -> Numbering:
-    """The one numbering under which the frames last as long as the labels."""
+def _numbering(numbers: np.ndarray, folder: Path, *, label_seconds: float, fps: float, base: int) -> tuple[int, float]:
+    """The one base and step, seconds = (number - base) * step, by which the frames last as long as the labels."""
     first = int(numbers[0]) if base < 0 else base
     stride = int(np.median(np.diff(numbers))) if len(numbers) > 1 else 1
     # Extracted frames are counted one a second, or keep the numbers that they have in the 25-fps video.
@@ -118,17 +107,14 @@ def _find_numbering(
         else {"one number a second": 1.0, "25-fps numbers": 1 / LABEL_FPS}
     )
     lasts = {name: float(numbers[-1] - first + stride) * step for name, step in steps.items()}
-    # Labels and frames may differ by one row or one frame; the rest is rounding.
-    tolerance = max(period, stride * min(steps.values())) + 1e-6
+    # Labels and frames may differ by one row of a second or one frame; the rest is rounding.
+    tolerance = max(1.0, stride * min(steps.values())) + 1e-6
     fitting = [name for name in steps if abs(lasts[name] - label_seconds) <= tolerance]
     # Any other first number may be a base or a missing beginning: the user has to say which.
     if len(fitting) == 1 and (base >= 0 or first in (0, 1)):
-        return Numbering(first, steps[fitting[0]])
+        return first, steps[fitting[0]]
     tried = ", ".join(f"{name} from {first}: {seconds:g} s" for name, seconds in lasts.items())
     counted = f"{len(numbers)} frames, numbers {numbers[0]}..{numbers[-1]}"
-    raise DataError(
-        "frame numbers do not fit the labels",
-        folder,
-        f"{counted}, the labels last {label_seconds:g} s; {tried}",
-        "--data.frame_fps=1 --data.frame_base=1 (yours)",
-    )
+    lengths = f"{counted}, the labels last {label_seconds:g} s; {tried}"
+    attempt = "--data.frame_fps=1 --data.frame_base=1 (yours)"
+    raise DataError("frame numbers do not fit the labels", folder, lengths, attempt)

@@ -1,6 +1,7 @@
 """`python -m xclip_module.datasets.demo`: draws the demo data set anew."""
 
 import argparse
+import functools
 import logging
 import multiprocessing
 from collections.abc import Sequence
@@ -13,9 +14,8 @@ from xclip_module.datasets.demo.writing import LOG, SEED, write_video
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line: writes the whole set, or the named videos of it."""
     parser = argparse.ArgumentParser(prog="python -m xclip_module.datasets.demo", description=main.__doc__)
-    parser.add_argument(
-        "--out", type=Path, default=Path("data/demo"), help="folder to write into (default: %(default)s)"
-    )
+    out = Path("data/demo")
+    parser.add_argument("--out", type=Path, default=out, help="folder to write into (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=SEED, help="another seed, another set (default: %(default)s)")
     parser.add_argument("--videos", default="", help="numbers with commas between, such as 01,07 (default: all)")
     parser.add_argument("--processes", type=int, default=2, help="videos drawn side by side (default: %(default)s)")
@@ -25,14 +25,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not set(numbers) <= set(planned):
         parser.error(f"--videos {options.videos}: expected numbers from {planned[0]:02d} to {planned[-1]:02d}")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    jobs = [(options.out, options.seed, number) for number in numbers]
-    with multiprocessing.get_context("spawn").Pool(min(options.processes, len(jobs))) as pool:
-        for line in pool.imap(_write_job, jobs):
+    write = functools.partial(write_video, options.out, options.seed)
+    with multiprocessing.get_context("spawn").Pool(min(options.processes, len(numbers))) as pool:
+        for line in pool.imap(write, numbers):
             LOG.info(line)
-
-
-def _write_job(job: tuple[Path, int, int]) -> str:
-    return write_video(*job)
 
 
 if __name__ == "__main__":

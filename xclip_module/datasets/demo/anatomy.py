@@ -48,9 +48,8 @@ def paint_cavity(rng: np.random.Generator, *, slope: float, contrast: float) -> 
     x, y = canvas_grid()
     bend, smooth = [fractal(rng, 3.5, 80) for _ in "xy"], [fractal(rng, 3.5, length) for length in (70, 40, 22)]
     grain = [np.float32(contrast) * fractal(rng, slope, length) for length in (45, 14)]
-    patient = Patient(
-        x + 4 * bend[0], y + 4 * bend[1], (smooth[0], smooth[1], smooth[2]), (grain[0], grain[1]), rng.uniform(size=5)
-    )
+    x, y = x + 4 * bend[0], y + 4 * bend[1]
+    patient = Patient(x, y, (smooth[0], smooth[1], smooth[2]), (grain[0], grain[1]), rng.uniform(size=5))
     fat = _paint_fat(rng, patient)
     floor = _paint_floor(patient, fat)
     fat[..., 3] += 22  # above the liver it lies on
@@ -154,28 +153,22 @@ def _paint_liver(patient: Patient) -> Array:
 def _open_triangle(floor: Array, patient: Patient) -> None:
     x, y, smooth, grain, tones = patient
     window = step((1 - np.hypot((x - 24) / 40, (y - 8) / 27) - 0.08 * smooth[1]) / 0.25)
-    hollow = tissue(
-        (0.56, 0.25, 0.19), 1.2 * grain[0] + 0.5 * grain[1], floor[..., 3] + 0.6 * smooth[2] - 2 * window, 0.75
-    )
-    blend(floor, hollow, window)
+    height = floor[..., 3] + 0.6 * smooth[2] - 2 * window
+    blend(floor, tissue((0.56, 0.25, 0.19), 1.2 * grain[0] + 0.5 * grain[1], height, 0.75), window)
     plain_x, plain_y = canvas_grid()
     for path, colour in ((ARTERY, (0.80, 0.26, 0.20)), (DUCT, (0.84, 0.74, 0.48))):
         distance, radius = tube(plain_x, plain_y, path)
         height = 0.9 * radius * np.sqrt(np.clip(1 - (1 + distance / np.maximum(radius, 1)) ** 2, 0, 1))
-        blend(
-            floor,
-            tissue(colour, 0.4 * grain[1], floor[..., 3] + height, 0.8),
-            step(0.5 - distance / 1.5) * step(window / 0.3),
-        )
+        vessel = tissue(colour, 0.4 * grain[1], floor[..., 3] + height, 0.8)
+        blend(floor, vessel, step(0.5 - distance / 1.5) * step(window / 0.3))
 
 
 def _raw_bed(floor: Array, patient: Patient) -> None:
     x, y, smooth, grain, tones = patient
     distance, _ = tube(x, y, GALLBLADDER)
     inside = step((-distance - 1 + 2 * smooth[2]) / 8)
-    bed = tissue(
-        (0.68, 0.19, 0.12), 1.2 * grain[0] + 1.5 * grain[1], floor[..., 3] + 1.2 * smooth[2] - 3 * inside, 0.85
-    )
+    height = floor[..., 3] + 1.2 * smooth[2] - 3 * inside
+    bed = tissue((0.68, 0.19, 0.12), 1.2 * grain[0] + 1.5 * grain[1], height, 0.85)
     strands = 0.5 * _vessels(smooth[2], 0.2)[..., None]
     bed[..., :3] += strands * (values(0.82, 0.58, 0.36) - bed[..., :3])
     blend(floor, bed, inside)
@@ -210,9 +203,8 @@ def _paint_fat(rng: np.random.Generator, patient: Patient) -> Array:
     x, y, smooth, grain, tones = patient
     lumps = _lumps(rng, x + 3 * smooth[1], y + 3 * smooth[2])
     colour_change = 0.6 * grain[0] + 0.3 * grain[1] - 0.35 * (1 - lumps)
-    fat = tissue(
-        _between((0.93, 0.66, 0.25), (0.88, 0.72, 0.46), tones[1]), colour_change, 4 * lumps + 2 * smooth[1], 0.6
-    )
+    colour = _between((0.93, 0.66, 0.25), (0.88, 0.72, 0.46), tones[1])
+    fat = tissue(colour, colour_change, 4 * lumps + 2 * smooth[1], 0.6)
     veins = 0.45 * _vessels(smooth[0], 0.04)[..., None]
     fat[..., :3] += veins * (values(0.66, 0.16, 0.12) - fat[..., :3])
     return fat

@@ -23,33 +23,23 @@ SWAPPED = (2, 11)  # cleaning before packaging
 
 ARMS = ("SpecimenBag", "Assistant", "Grasper", "Irrigator", "Bipolar", "Hook", "Clipper", "Scissors")  # farthest first
 
-_HOME = {
-    "red": (0.97, 1.09),
-    "blue": (0.88, 1.02),
-    "gain": (0.92, 1.10),
-    "gamma": (0.92, 1.02),
-    "saturation": (0.95, 1.10),
-    "falloff": (0.50, 0.75),
-    "zoom": (0.94, 1.06),
-    "slope": (1.60, 1.85),
-    "contrast": (0.09, 0.12),
-    "tool_scale": (1.20, 1.34),
-    "tool_tint": (-0.02, 0.06),
+# Of each number of a `Look`: in the hospital of training and validation, and in the other one of the test.
+_RANGES = {
+    "red": ((0.97, 1.09), (0.86, 0.92)),
+    "blue": ((0.88, 1.02), (1.10, 1.20)),
+    "gain": ((0.92, 1.10), (0.74, 0.84)),
+    "gamma": ((0.92, 1.02), (1.14, 1.26)),
+    "saturation": ((0.95, 1.10), (0.70, 0.82)),
+    "falloff": ((0.50, 0.75), (0.95, 1.20)),
+    "zoom": ((0.94, 1.06), (1.20, 1.30)),
+    "slope": ((1.60, 1.85), (2.20, 2.50)),
+    "contrast": ((0.09, 0.12), (0.055, 0.075)),
+    "tool_scale": ((1.20, 1.34), (1.46, 1.58)),
+    "tool_tint": ((-0.02, 0.06), (-0.22, -0.14)),
 }
-_AWAY = {
-    "red": (0.86, 0.92),
-    "blue": (1.10, 1.20),
-    "gain": (0.74, 0.84),
-    "gamma": (1.14, 1.26),
-    "saturation": (0.70, 0.82),
-    "falloff": (0.95, 1.20),
-    "zoom": (1.20, 1.30),
-    "slope": (2.20, 2.50),
-    "contrast": (0.055, 0.075),
-    "tool_scale": (1.46, 1.58),
-    "tool_tint": (-0.22, -0.14),
-}
-LOOK_RANGES = {"train": _HOME, "val": _HOME, "test": _AWAY}  # the test split is another hospital
+_HOME = {name: home for name, (home, _) in _RANGES.items()}
+_AWAY = {name: away for name, (_, away) in _RANGES.items()}
+LOOK_RANGES = {"train": _HOME, "val": _HOME, "test": _AWAY}
 
 
 class Arm(NamedTuple):

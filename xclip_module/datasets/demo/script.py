@@ -76,10 +76,8 @@ def _calot(script: Script, start: float, end: float) -> None:
     length = end - start
     _look_at(script, (start, end), (14, 4, 1.20), (22, 8, 1.38))
     earlier = script.keys.get("adhesions", [(0.0, 0.5)])[-1][1]
-    script.set(
-        adhesions=((start, earlier), (start + script.rng.uniform(0.15, 0.5) * length, 0.0)),
-        burnt=((start, 0.0), (end, 0.15)),
-    )
+    script.set(adhesions=((start, earlier), (start + script.rng.uniform(0.15, 0.5) * length, 0.0)))
+    script.set(burnt=((start, 0.0), (end, 0.15)))
     script.set(opened=((start, 0.0), (start + 0.5 * length, script.rng.uniform(0.35, 0.6)), (end, 0.92)))
     _hold(script, start, end, along=0.95)
     for begin, stop in _turns(script.rng, start + 0.6, end - 0.3, busy=6.0, pause=1.6):

@@ -46,7 +46,9 @@ class Part(NamedTuple):
 def draw(picture: Array, pose: Pose, tint: float = 0.0) -> Array:
     """The picture [H, W, 3] with one instrument and its shadow; `tint` < 0 makes it bluish and dark, > 0 warm."""
     columns, rows = picture_grid()
-    u, v = _own_frame(columns, rows, pose)
+    dx, dy = (columns - pose.x) / pose.scale, (rows - pose.y) / pose.scale
+    cos, sin = np.float32(np.cos(pose.angle)), np.float32(np.sin(pose.angle))
+    u, v = cos * dx + sin * dy, cos * dy - sin * dx
     parts = _PARTS[pose.tool](u, v, pose)
     shadow = np.zeros_like(u)
     shadow[7:, 5:] = step(0.6 - _solid(parts)[:-7, :-5] / 8)
@@ -79,12 +81,6 @@ def _tip_points(tool: str, opening: float) -> tuple[Array, Array]:
     return u[tip], v[tip]
 
 
-def _own_frame(columns: Array, rows: Array, pose: Pose) -> tuple[Array, Array]:
-    dx, dy = (columns - pose.x) / pose.scale, (rows - pose.y) / pose.scale
-    cos, sin = np.float32(np.cos(pose.angle)), np.float32(np.sin(pose.angle))
-    return cos * dx + sin * dy, cos * dy - sin * dx
-
-
 def _solid(parts: list[Part]) -> Array:
     return functools.reduce(np.minimum, (part.distance for part in parts))
 
@@ -105,62 +101,38 @@ def _bipolar(u: Array, v: Array, pose: Pose) -> list[Part]:
     prongs = []
     for side in (-1, 1):
         bow = (-15.0, side * (spread + 3))
-        blade = np.minimum(
-            _rod(u, v, (-28, side * 1.5), bow, (2.6, 2.6)), _rod(u, v, bow, (-6, side * spread), (2.6, 2.2))
-        )
-        prongs += [
-            Part(blade, BLUE, 2.2),
-            Part(_rod(u, v, (-7, side * spread), (0, side * spread * 0.7), (2, 1.6)), BRIGHT, 1.6),
-        ]
-    return [
-        Part(_shaft(u, v, -28, 5.0), DEEP_BLUE, 5.0, tip=False),
-        Part(_band(u, v, -32, -27, 5.2), BLUE, 4.0),
-        *prongs,
-    ]
+        near, far = _rod(u, v, (-28, side * 1.5), bow, (2.6, 2.6)), _rod(u, v, bow, (-6, side * spread), (2.6, 2.2))
+        tip = _rod(u, v, (-7, side * spread), (0, side * spread * 0.7), (2, 1.6))
+        prongs += [Part(np.minimum(near, far), BLUE, 2.2), Part(tip, BRIGHT, 1.6)]
+    band = Part(_band(u, v, -32, -27, 5.2), BLUE, 4.0)
+    return [Part(_shaft(u, v, -28, 5.0), DEEP_BLUE, 5.0, tip=False), band, *prongs]
 
 
 def _hook(u: Array, v: Array, pose: Pose) -> list[Part]:
     rod = _rod(u, v, (-20, 0), (-2, 0), (1.7, 1.6))
     bend = _rod(u, v, (-2, 0), (-1.5, 9), (1.6, 1.3))
-    return [
-        Part(_shaft(u, v, -23, 5.0), BLACK, 5.0, tip=False),
-        Part(_band(u, v, -25, -19, 3.6), CREAM, 3.0),
-        Part(np.minimum(rod, bend), BRIGHT, 1.6),
-    ]
+    band = Part(_band(u, v, -25, -19, 3.6), CREAM, 3.0)
+    return [Part(_shaft(u, v, -23, 5.0), BLACK, 5.0, tip=False), band, Part(np.minimum(rod, bend), BRIGHT, 1.6)]
 
 
 def _scissors(u: Array, v: Array, pose: Pose) -> list[Part]:
     spread = 1 + 9 * pose.opening
     blades = [Part(_rod(u, v, (-21, -side * 2.5), (0, side * spread), (3.3, 0.6)), BRIGHT, 2.5) for side in (-1, 1)]
     pivot = Part(np.hypot(u + 16, v) - 1.5, DARK, 1.0)
-    return [
-        Part(_shaft(u, v, -23, 4.8), DARK, 5.0, tip=False),
-        Part(_band(u, v, -31, -22, 5.4), GOLD, 4.0),
-        *blades,
-        pivot,
-    ]
+    band = Part(_band(u, v, -31, -22, 5.4), GOLD, 4.0)
+    return [Part(_shaft(u, v, -23, 4.8), DARK, 5.0, tip=False), band, *blades, pivot]
 
 
 def _clipper(u: Array, v: Array, pose: Pose) -> list[Part]:
     spread = 2.6 + 5.5 * pose.opening
-    arms = [
-        Part(
-            np.minimum(
-                _rod(u, v, (-26, side * 4), (-16, side * (spread + 2.5)), (3.6, 3.2)),
-                _rod(u, v, (-16, side * (spread + 2.5)), (0, side * spread), (3.2, 2.6)),
-            ),
-            STEEL,
-            2.6,
-        )
-        for side in (-1, 1)
-    ]
-    clip = Part(_rod(u, v, (-4, -spread), (-4, spread), (1.4, 1.4)), WHITE, 1.2)
-    return [
-        Part(_shaft(u, v, -26, 8.0), STEEL, 7.5, tip=False),
-        Part(_band(u, v, -38, -27, 8.6), GREEN, 6.0),
-        *arms,
-        *([clip] if pose.opening > 0.25 else []),
-    ]
+    parts = [Part(_shaft(u, v, -26, 8.0), STEEL, 7.5, tip=False), Part(_band(u, v, -38, -27, 8.6), GREEN, 6.0)]
+    for side in (-1, 1):
+        bow = (-16, side * (spread + 2.5))
+        near, far = _rod(u, v, (-26, side * 4), bow, (3.6, 3.2)), _rod(u, v, bow, (0, side * spread), (3.2, 2.6))
+        parts.append(Part(np.minimum(near, far), STEEL, 2.6))
+    if pose.opening > 0.25:
+        parts.append(Part(_rod(u, v, (-4, -spread), (-4, spread), (1.4, 1.4)), WHITE, 1.2))
+    return parts
 
 
 def _irrigator(u: Array, v: Array, pose: Pose) -> list[Part]:
@@ -204,6 +176,5 @@ def _ellipse(u: Array, v: Array, middle: tuple[float, float], radii: tuple[float
 
 
 _HOLES = ((-8, -2.6), (-11, 2.2), (-15, -2.2), (-18, 2.6), (-22, -2.6), (-25, 2.2))
-_PARTS: dict[str, Callable[[Array, Array, Pose], list[Part]]] = dict(
-    zip(TOOLS, (_grasper, _bipolar, _hook, _scissors, _clipper, _irrigator, _bag), strict=True)
-)
+_DRAWERS = (_grasper, _bipolar, _hook, _scissors, _clipper, _irrigator, _bag)  # in the order of TOOLS
+_PARTS: dict[str, Callable[[Array, Array, Pose], list[Part]]] = dict(zip(TOOLS, _DRAWERS, strict=True))

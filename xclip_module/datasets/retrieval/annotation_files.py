@@ -3,15 +3,18 @@
 import csv
 import io
 import json
+import pickle
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from xclip_module.errors import DataError
 
 Span = tuple[int, int]
 
+# What a damaged pickle can make the reader stumble over.
+_DAMAGE = (pickle.UnpicklingError, EOFError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
 _KINDS = {str: "text", list: "a list", dict: "an object", (int, float): "a number"}
 
 
@@ -38,12 +41,8 @@ def find_file(folder: Path, name: str) -> Path:
     if (folder / name).is_file():
         return folder / name
     if not folder.is_dir():
-        raise DataError(
-            "annotation folder not found",
-            folder,
-            "no such folder",
-            "--data.annotations=FOLDER (of the check: --annotations)",
-        )
+        attempt = "--data.annotations=FOLDER (of the check: --annotations)"
+        raise DataError("annotation folder not found", folder, "no such folder", attempt)
     below = sorted(path for path in folder.rglob(name) if path.is_file())
     if not below:
         attempt = f"find {shlex.quote(str(folder))} -name {shlex.quote(name)}"
@@ -119,6 +118,26 @@ def read_json(path: Path) -> Any:
         raise DataError("not JSON", path, str(error) or "too deep", attempt) from error
 
 
+def read_plain_pickle(path: Path) -> Any:
+    """The dicts, lists, tuples, texts, numbers, booleans and None of a pickle file, read without running anything.
+
+    Text that Python 2 wrote as bytes is read as UTF-8.
+    Raises DataError, before anything is run, for a pickle that asks for a class or function, and for a damaged one.
+    """
+    try:
+        with path.open("rb") as file:
+            return _PlainUnpickler(file, encoding="utf-8").load()
+    except _Refused as error:
+        request = f"{error}, and could run anything; expected only dicts, lists, texts and numbers"
+        raise DataError("pickle refused", path, request, "get the file from its publisher again") from error
+    except OSError as error:
+        attempt = f"ls -l {shlex.quote(str(path))}"
+        raise DataError("unreadable file", path, error.strerror or str(error), attempt) from error
+    except (*_DAMAGE, MemoryError) as error:
+        damage = f"damaged or no pickle: {error or type(error).__name__}"
+        raise DataError("unreadable pickle", path, damage, "get the file from its publisher again") from error
+
+
 def expect(value: Any, kind: type | tuple[type, ...], where: str) -> Any:
     """`value` if it is of a kind (text, list, object, number); else DataError with its place in the file."""
     # To Python true is also the number 1.
@@ -133,3 +152,17 @@ def entry(values: Any, key: str, kind: type | tuple[type, ...], where: str) -> A
         keys = f"found the keys {', '.join(map(str, values))[:80]}"
         raise DataError(f"no {key}", where, keys, f"look whether this is the right file: it should hold {key}")
     return expect(values[key], kind, f"{where}: {key}")
+
+
+class _Refused(Exception):
+    """The pickle asks for more than containers, text and numbers."""
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Knows no class and no function, so that a pickle's call has nothing to call."""
+
+    def find_class(self, module: str, name: str) -> NoReturn:
+        raise _Refused(f"it asks for {module}.{name}")
+
+    def persistent_load(self, pid: Any) -> NoReturn:
+        raise _Refused("it asks for an object outside the file")

@@ -11,10 +11,12 @@ from typing import NamedTuple
 import numpy as np
 
 from xclip_module.config import nearest
-from xclip_module.datasets.retrieval import captions, paragraphs
+from xclip_module.datasets.retrieval import captions
 from xclip_module.datasets.retrieval.annotation_files import Annotated, Span
 from xclip_module.datasets.retrieval.video_index import VideoIndex, find_videos
 from xclip_module.errors import ConfigError, DataError
+
+Read = Callable[[Path, str], Annotated]
 
 
 class RetrievalSplit(NamedTuple):
@@ -44,11 +46,6 @@ class RetrievalSplit(NamedTuple):
         """[Q] (video id, sentence)."""
         owners = (self.videos[video] for video in self.text_to_video.tolist())
         return tuple(zip(owners, self.texts, strict=True))
-
-    @property
-    def captions(self) -> np.ndarray:
-        """[C] int64, how many texts each video has."""
-        return np.bincount(self.text_to_video, minlength=len(self.videos))
 
     @property
     def digest(self) -> str:
@@ -92,7 +89,7 @@ class Split(NamedTuple):
     read: annotation folder and `key` -> what they say.
     """
 
-    read: Callable[[Path, str], Annotated]
+    read: Read
     key: str
     videos: int
     texts: int
@@ -114,6 +111,10 @@ def _msrvtt(train: Split, test: Split) -> Benchmark:
     return Benchmark({"train": train, "test": test}, "test", captions.msrvtt_names)
 
 
+def _splits(read: Read, key: str, counts: Mapping[str, tuple[int, int]]) -> dict[str, Split]:
+    return {split: Split(read, key.format(split), videos, texts) for split, (videos, texts) in counts.items()}
+
+
 # Counts: the papers' and those of the files that CLIP4Clip's guide names. Of DiDeMo's 8395 training videos its list
 # has 8392; of ActivityNet's 10024 and 4926 ids 10009 and 4917 have captions. How many clips LSMDC's two larger files
 # have is published nowhere.
@@ -126,34 +127,20 @@ _LSMDC = {
     "test": Split(captions.read_lsmdc, "LSMDC16_challenge_1000_publictect.csv", 1000, 1000),
 }
 # One paragraph a video.
-_DIDEMO = {"train": 8392, "val": 1065, "test": 1004}
-_ACTIVITYNET = {"train": 10009, "val": 4917}
+_DIDEMO = {"train": (8392, 8392), "val": (1065, 1065), "test": (1004, 1004)}
+_ACTIVITYNET = {"train": (10009, 10009), "val": (4917, 4917)}
 
 # The names are those of `sections.RETRIEVAL_NAMES`, which the configuration must know without this room.
 BENCHMARKS: Mapping[str, Benchmark] = {
     "msrvtt-9k": _msrvtt(Split(captions.read_msrvtt_train, "MSRVTT_train.9k.csv", 9000, 180000), _MSRVTT_TEST),
     "msrvtt-7k": _msrvtt(Split(captions.read_msrvtt_train, "MSRVTT_train.7k.csv", 7010, 140200), _MSRVTT_TEST),
-    "msvd": Benchmark(
-        {split: Split(captions.read_msvd, split, *counts) for split, counts in _MSVD.items()}, "test", captions.own_name
-    ),
+    "msvd": Benchmark(_splits(captions.read_msvd, "{}", _MSVD), "test", captions.own_name),
     "lsmdc": Benchmark(_LSMDC, "test", captions.own_name),
-    "didemo": Benchmark(
-        {split: Split(paragraphs.read_didemo, split, count, count) for split, count in _DIDEMO.items()},
-        "test",
-        paragraphs.didemo_names,
-    ),
-    "activitynet": Benchmark(
-        {split: Split(paragraphs.read_activitynet, split, count, count) for split, count in _ACTIVITYNET.items()},
-        "val",
-        paragraphs.activitynet_names,
-    ),
+    "didemo": Benchmark(_splits(captions.read_didemo, "{}", _DIDEMO), "test", captions.didemo_names),
+    "activitynet": Benchmark(_splits(captions.read_activitynet, "{}", _ACTIVITYNET), "val", captions.activitynet_names),
     "msrvtt-9k-mmaction2": _msrvtt(Split(captions.read_mmaction2, "train_9k.json", 9000, 180000), _MMACTION2_TEST),
     "msrvtt-7k-mmaction2": _msrvtt(Split(captions.read_mmaction2, "train_7k.json", 7010, 140200), _MMACTION2_TEST),
-    "msvd-mmaction2": Benchmark(
-        {split: Split(captions.read_mmaction2, f"{split}.json", *counts) for split, counts in _MSVD.items()},
-        "test",
-        captions.own_name,
-    ),
+    "msvd-mmaction2": Benchmark(_splits(captions.read_mmaction2, "{}.json", _MSVD), "test", captions.own_name),
 }
 
 
@@ -179,9 +166,8 @@ def load_split(name: str, split: str, *, annotations: Path, videos: VideoIndex) 
     annotated = benchmark.splits[split].read(annotations, benchmark.splits[split].key)
     if not annotated.pairs:
         files = ", ".join(map(str, annotated.sources)) or str(annotations)
-        raise DataError(
-            f"no sentence in {name} {split}", files, "expected pairs of video and text", "download it again"
-        )
+        gap = f"no sentence in {name} {split}"
+        raise DataError(gap, files, "expected pairs of video and text", "download it again")
     order = {video: number for number, video in enumerate(dict.fromkeys(video for video, _ in annotated.pairs))}
     paths = find_videos(videos, {video: benchmark.file_names(video) for video in order})
     return RetrievalSplit(

@@ -28,12 +28,8 @@ def index_videos(root: Path) -> VideoIndex:
     Raises DataError where there is no such folder, and for one below that cannot be read.
     """
     if not root.is_dir():
-        raise DataError(
-            "video folder not found",
-            root,
-            "no such folder",
-            "the folder with the videos: --data.root=FOLDER (of the check: --videos)",
-        )
+        attempt = "the folder with the videos: --data.root=FOLDER (of the check: --videos)"
+        raise DataError("video folder not found", root, "no such folder", attempt)
     names: dict[str, list[Path]] = {}
     stems: dict[str, list[Path]] = {}
     for folder, files in walk(root, on_error=_refuse):

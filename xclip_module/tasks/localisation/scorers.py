@@ -13,9 +13,8 @@ import torch
 from xclip_module.config import DataConfig, EvalConfig, ModelConfig
 from xclip_module.datasets.prompts import prompt_sets, read_background, read_prompts
 from xclip_module.errors import ConfigError, WeightsError
-from xclip_module.features.scoring import score_stored
-from xclip_module.features.window_features import TEMPORAL as WITH_HEADER
-from xclip_module.features.window_features import known_features, window_features
+from xclip_module.features.scoring import TEMPORAL as WITH_HEADER
+from xclip_module.features.scoring import known_features, score_stored, window_features
 from xclip_module.interface import Corpus, Embeddings, Sampling, VideoTextModel
 from xclip_module.models.head import Head
 from xclip_module.models.tokenizer import Tokens

@@ -10,8 +10,7 @@ from pathlib import Path
 from xclip_module.config import Config, EvalConfig, FinetuneConfig
 from xclip_module.features.frame_cache import stored_side
 from xclip_module.features.store import FeatureStore
-from xclip_module.features.stored_frames import FrameStorage, make_grid
-from xclip_module.features.validation_frames import batches_of
+from xclip_module.features.stored_frames import FrameStorage, batches_of, make_grid
 from xclip_module.features.video_pass import Arrays
 from xclip_module.interface import Corpus, Curve, Video, VideoTextModel
 from xclip_module.run import distributed, precision

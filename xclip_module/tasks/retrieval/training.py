@@ -11,8 +11,7 @@ from xclip_module.datasets.retrieval.benchmarks import RetrievalSplit, find_benc
 from xclip_module.evaluation import retrieval
 from xclip_module.features.frame_cache import stored_side
 from xclip_module.features.store import FeatureStore
-from xclip_module.features.stored_frames import FrameStorage
-from xclip_module.features.validation_frames import batches_of
+from xclip_module.features.stored_frames import FrameStorage, batches_of
 from xclip_module.features.video_pass import Arrays
 from xclip_module.interface import Video, VideoTextModel
 from xclip_module.run import distributed, precision

@@ -7,7 +7,7 @@ from support.heads_factory import CPU, MODELS, grid
 from support.models_factory import clips, tiny_two_tower
 
 from xclip_module.errors import NonFiniteError
-from xclip_module.features.window_features import known_features, window_features
+from xclip_module.features.scoring import known_features, window_features
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

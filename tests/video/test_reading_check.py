@@ -3,8 +3,7 @@
 from support import barcode
 
 from xclip_module.interface import Video
-from xclip_module.video.check import check_videos
-from xclip_module.video.reading import Reading
+from xclip_module.video.reading import Reading, check_videos
 
 READING = Reading(fps=1.0, size=1, crop="center", batch=8, decoder="auto", threads=2, timeout_seconds=30.0)
 

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from xclip_module.datasets.retrieval.paragraphs import read_activitynet, read_didemo
+from xclip_module.datasets.retrieval.captions import read_activitynet, read_didemo
 from xclip_module.errors import DataError
 
 
