@@ -13,12 +13,12 @@ manifest has, per case, every file that its runs left and what they printed:
 - of a checkpoint (.pt) every value by name, tensors as a digest.
 
 Both manifests must come from one machine, one Python environment and one work folder. A run is a fork of this process,
-which has imported the third-party packages once; with `--fresh` it is a new interpreter, which takes twice as long and
-must give the same manifest.
+which has imported the third-party packages once; `--fresh` starts a new interpreter for each, for the same manifest.
 """
 
 import argparse
 import contextlib
+import fcntl
 import hashlib
 import importlib
 import json
@@ -113,7 +113,6 @@ _CASES = {
         judged_json: evaluation.retrieval {here}/runs/all/similarity.npz --json
         report: reporting.report {here}/runs/all {here}/runs/two_stage --output={here}/report
         check: datasets.retrieval_check msrvtt-9k --annotations={inputs}/msrvtt/annotations --videos={inputs}/msrvtt""",
-    # Its second run goes on where the first one has ended.
     "retrieval_finetune": """
         pairs: {train} {pairs} {infonce}  again: {train} {pairs} {infonce} --run.name=pairs
         chosen: {train} {pairs} {lsmdc} --finetune.batch_size=2 --finetune.epochs=3 --finetune.one_sentence=true""",
@@ -177,7 +176,7 @@ def record(tree: Path, work: Path, *, only: Sequence[str] = (), fresh: bool = Fa
     for name in _PRELOADED:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
-    _wipe(work)
+    _claim(work)
     commit = _copy(tree, work / "tree")
     if _forked(work, _write_inputs, work / "inputs", output=work / "making") != 0:
         raise SystemExit(f"the inputs cannot be made: {(work / 'making.stderr').read_text()}")
@@ -192,13 +191,18 @@ def record(tree: Path, work: Path, *, only: Sequence[str] = (), fresh: bool = Fa
     return found
 
 
-def _wipe(work: Path) -> None:
-    mark = work / ".freeze"
-    if work.exists() and any(work.iterdir()) and not mark.exists():
+def _claim(work: Path) -> None:
+    """An empty folder, held by the lock beside it until this process ends."""
+    lock = Path(f"{work}.lock")
+    if work.exists() and any(work.iterdir()) and not lock.exists():
         raise SystemExit(f"{work} is not empty and none of ours; try: another --work=FOLDER")
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
-    mark.touch()
+    work.mkdir(parents=True, exist_ok=True)
+    try:
+        fcntl.flock(os.open(lock, os.O_RDWR | os.O_CREAT, 0o644), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        raise SystemExit(f"another record is working in {work}; try: wait for it") from error
+    shutil.rmtree(work)
+    work.mkdir()
 
 
 def _copy(tree: Path, place: Path) -> str:
@@ -219,10 +223,11 @@ def _copy(tree: Path, place: Path) -> str:
 
 
 def _run(case: str, work: Path, *, fresh: bool) -> None:
+    program = (lambda words: os.execv(sys.executable, [sys.executable, *words])) if fresh else _as_program
     for name, words in steps(case, work):
         start, printed = time.monotonic(), work / case / "printed" / name
         printed.parent.mkdir(parents=True, exist_ok=True)
-        code = _forked(work, _execute if fresh else _as_program, words, output=printed)
+        code = _forked(work, program, words, output=printed)
         Path(f"{printed}.exit").write_text(f"{code}\n")
         sys.stderr.write(f"{case} {name}: exit {code}, {time.monotonic() - start:.1f} s\n")
 
@@ -245,10 +250,6 @@ def _in_tree(work: Path, output: Path, function: Callable[[Any], None], argument
     os.chdir(work / "tree")
     sys.path[0] = str(work / "tree")
     function(argument)
-
-
-def _execute(words: Sequence[str]) -> None:
-    os.execv(sys.executable, [sys.executable, *words])
 
 
 def _as_program(words: Sequence[str]) -> None:
@@ -384,11 +385,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     recording.add_argument("--only", default="", help=f"cases, ',' between them, of {', '.join(_CASES)}")
     recording.add_argument("--fresh", action="store_true", help="a new interpreter for every run")
     comparing = commands.add_parser("compare", help="what two manifests differ in")
-    comparing.add_argument("manifest", type=Path)
-    comparing.add_argument("other", type=Path)
+    comparing.add_argument("manifests", type=Path, nargs=2)
     chosen = parser.parse_args(arguments)
     if chosen.command == "compare":
-        return compare(*(json.loads(path.read_text("utf-8")) for path in (chosen.manifest, chosen.other)))
+        return compare(*(json.loads(path.read_text("utf-8")) for path in chosen.manifests))
     only = [name for name in chosen.only.split(",") if name]
     found = record(chosen.tree, chosen.work, only=only, fresh=chosen.fresh)
     chosen.manifest.parent.mkdir(parents=True, exist_ok=True)
