@@ -47,6 +47,7 @@ def train(loaded: Loaded, run: Run) -> Trained:
 
 def _resume(training: Training, run: Run) -> dict[str, Any]:
     """Puts the trainer where the newest checkpoint was; its facts, those of a fresh training where there is none."""
+    # "found": the micro-batch that a former start found by trying, 0 = none.
     former: dict[str, Any] = {"found": 0, "seconds": 0.0}
     if state := newest_state(run):
         former = resume(training.trainer, state, training.digest, run)

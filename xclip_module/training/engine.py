@@ -147,8 +147,8 @@ class Trainer:
 def fit(trainer: Trainer, maker: StepMaker, rules: Rules, outside: Outside) -> str:
     """Trains to the end, from wherever the trainer is; says why it ended.
 
-    Whatever ends it early, the last finished step is saved first: at most the step under way is lost. Raises
-    NonFiniteError after too many skipped steps in a row; then the former checkpoint is left as it is.
+    Whatever ends it early, the last finished step is saved first: at most the step under way is lost. Not so when
+    gradients stay infinite (NonFiniteError) or the disk is full (DiskError): the former checkpoint is left as it is.
     """
     progress = trainer.progress
     saved = progress.step

@@ -65,7 +65,7 @@ class StepMaker:
         """Adds the scaled gradient of the batch's loss to `.grad` of every parameter; its dropout is that of `step`."""
         loss = backward(
             batch,
-            self,
+            self,  # in the model's place: its towers, in their precision
             loss=self.loss,
             micro_batch_size=self.micro_batch_size,
             world=self.world,

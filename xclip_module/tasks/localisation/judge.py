@@ -221,7 +221,7 @@ def _tools(answers: Sequence[Answer], corpus: Corpus) -> dict[str, Any]:
 def _prompt_sets(judging: Judge, scores: LocalisationScores, ids: set[str]) -> dict[str, Any]:
     """Macro row of each further prompt set, and mean and range of their headline numbers."""
     rows = {}
-    for name, curves in scores.sets.items():
+    for name, curves in scores.prompt_sets.items():
         answers = judging.answers([curve for curve in curves if curve.video in ids], judging.section.track)
         rows[name] = judging.summary(answers, has_draws=False).macro
     if not rows:

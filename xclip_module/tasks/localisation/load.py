@@ -33,20 +33,20 @@ class LocalisationData(NamedTuple):
         return [video for split in self.splits for video in self.corpus.of_split(split)]
 
 
-def load(data: DataConfig, judging: EvalConfig, *, head_path: str) -> LocalisationData:
+def load(data: DataConfig, evaluation: EvalConfig, *, head_path: str) -> LocalisationData:
     """The data set with what is to be found in it, and the head that does where one is configured ("" = none).
 
     Raises ConfigError, DataError or WeightsError for what cannot be asked.
     """
-    head = read_head(Path(head_path), judging) if head_path else None
+    head = read_head(Path(head_path), evaluation) if head_path else None
     corpus = load_head_queries(data, head) if head else load_corpus(data)
-    check_track(judging, corpus, has_temporal=head is not None and head.temporal is not None)
+    check_track(evaluation, corpus, has_temporal=head is not None and head.temporal is not None)
     return LocalisationData(corpus, scored_splits(data, corpus), head)
 
 
-def read_head(path: Path, judging: EvalConfig) -> Head:
+def read_head(path: Path, evaluation: EvalConfig) -> Head:
     """The head in a file. Raises WeightsError, and ConfigError for what goes with sentences only."""
-    for key, value in (("prompt_sets", judging.prompt_sets), ("background", judging.background)):
+    for key, value in (("prompt_sets", evaluation.prompt_sets), ("background", evaluation.background)):
         if value:
             why = "a head knows classes, not their sentences"
             raise ConfigError(f"eval.{key} with model.head", why=why, attempt=f"leave eval.{key} empty")
@@ -84,22 +84,22 @@ def with_every_split(data: DataConfig) -> DataConfig:
     return dataclasses.replace(data, evaluate=("train", "val", "test"))
 
 
-def load_training(data: DataConfig, judging: EvalConfig) -> LocalisationData:
+def load_training(data: DataConfig, evaluation: EvalConfig) -> LocalisationData:
     """The data set with every split, and the splits to score. Raises ConfigError or DataError."""
     if data.video:
         why = "own recordings have no labels to learn from"
         raise ConfigError(f"data.video={data.video}", why=why, attempt="--data.name=cholec80 --data.root=FOLDER")
     corpus = load_corpus(with_every_split(data))
-    check_track(judging, corpus)
+    check_track(evaluation, corpus)
     return LocalisationData(corpus, scored_splits(data, corpus))
 
 
-def check_track(judging: EvalConfig, corpus: Corpus, *, has_temporal: bool = False) -> None:
+def check_track(evaluation: EvalConfig, corpus: Corpus, *, has_temporal: bool = False) -> None:
     """Raises ConfigError for a track that these queries, or the head, have not."""
     tracks = available_tracks(corpus, has_temporal=has_temporal)
-    if judging.track not in tracks:
+    if evaluation.track not in tracks:
         why = f"these queries have {', '.join(tracks)}"
-        raise ConfigError(f"eval.track={judging.track}", why=why, attempt=f"--eval.track={tracks[-1]}")
+        raise ConfigError(f"eval.track={evaluation.track}", why=why, attempt=f"--eval.track={tracks[-1]}")
 
 
 def available_tracks(corpus: Corpus, *, has_temporal: bool = False) -> tuple[str, ...]:

@@ -23,19 +23,19 @@ log = logging.getLogger(__name__)
 
 
 class LocalisationScores(NamedTuple):
-    """Curves in the order of the corpus, the same by further prompt set, and the videos left out with the reason.
+    """Curves in the order of the corpus, and the videos left out with the reason.
 
-    temporal: the curves of a head's temporal network.
+    prompt_sets: the same curves by further set of sentences.  temporal: those of a head's temporal network.
     """
 
     curves: list[Curve]
-    sets: dict[str, list[Curve]]
+    prompt_sets: dict[str, list[Curve]]
     skipped: dict[str, str]
     temporal: list[Curve] | None = None
 
 
 def score(
-    loaded: LocalisationData, scorer: Scorer, run: Run, *, data: DataConfig, model: ModelConfig, store: FeatureStore
+    loaded: LocalisationData, scorer: Scorer, run: Run, *, section: DataConfig, model: ModelConfig, store: FeatureStore
 ) -> LocalisationScores:
     """Curves of all videos of the splits to be scored: stored features where there are, else one pass over the file.
 
@@ -45,19 +45,21 @@ def score(
     videos, device = loaded.videos, run.world.device
     if run.world.is_main:
         _warn_of_gaps(loaded.corpus, videos)
-    encoding = scorer.encoder.encoding(data, store, frames_per_forward=model.frames_per_forward, device=device)
+    encoding = scorer.encoder.encoding(section, store, frames_per_forward=model.frames_per_forward, device=device)
     curves, skipped = of_all_videos(
         videos,
         encoding,
         lambda video, stored: curve_of(video.id, stored, scorer, device),
         run=run,
+        # A video that is too short may be left out, as one that cannot be read may.
         check=lambda video, stored: scorer.encoder.windows_of(video.id, stored),
     )
     skipped |= {missing.id: missing.why for missing in loaded.corpus.missing}
     if not curves:
         reason = next(iter(skipped.values()), "none found")
-        raise DataError("no video could be scored", data.video or data.root or data.name, reason)
+        raise DataError("no video could be scored", section.video or section.root or section.name, reason)
     ordered = [curves[video.id] for video in videos if video.id in curves]
+    # "" are the queries' own sentences; a prompt set may be called anything else.
     names = [name for name in scorer.rows if name != BACKGROUND]
     groups = {name: [_of_group(curve, scorer.rows, name) for curve in ordered] for name in names}
     return LocalisationScores(groups.pop(""), groups, skipped, temporal=groups.pop(TEMPORAL, None))
@@ -72,7 +74,7 @@ def curve_of(video: str, stored: Arrays, scorer: Scorer, device: torch.device) -
 
 
 def settings_of(
-    loaded: LocalisationData, scorer: Scorer, *, data: DataConfig, model: ModelConfig, seed: int
+    loaded: LocalisationData, scorer: Scorer, *, section: DataConfig, model: ModelConfig, seed: int
 ) -> dict[str, Any]:
     """What the environment report adds to machine and versions: the batch and clip settings of the run."""
     encoder = scorer.encoder
@@ -89,8 +91,8 @@ def settings_of(
         "head": model.head or "none",
         "word_slots": scorer.word_slots,
         "picture_size": encoder.model.picture.size,
-        "crop": data.crop,
-        "decoder": data.decoder,
+        "crop": section.crop,
+        "decoder": section.decoder,
         "frames_per_forward": model.frames_per_forward,
         **scorer.origin.settings,
     }

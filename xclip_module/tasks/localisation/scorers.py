@@ -39,13 +39,13 @@ class Sentences(NamedTuple):
     rows: Mapping[str, slice]
 
 
-def read_sentences(section: ModelConfig, judging: EvalConfig, *, corpus: Corpus, model: VideoTextModel) -> Sentences:
+def read_sentences(section: ModelConfig, evaluation: EvalConfig, *, corpus: Corpus, model: VideoTextModel) -> Sentences:
     """The sentences to score, with further prompt sets and background, for the model's tokenizer."""
     groups: dict[str, Sequence[str]] = {"": [query.text for query in corpus.queries]}
-    for name, texts in read_prompt_sets("eval.prompt_sets", judging.prompt_sets, corpus).items():
+    for name, texts in read_prompt_sets("eval.prompt_sets", evaluation.prompt_sets, corpus).items():
         groups[name] = list(texts.values())
-    if judging.background:
-        groups[BACKGROUND] = read_background(judging.background)
+    if evaluation.background:
+        groups[BACKGROUND] = read_background(evaluation.background)
     tokens = tokenise(section, model, [text for group in groups.values() for text in group])
     rows, start = {}, 0
     for name, group in groups.items():

@@ -74,7 +74,7 @@ class LocalisationTask(NamedTuple):
         from xclip_module.tasks.localisation.score import settings_of
 
         config = self.config
-        return settings_of(data, scorer, data=config.data, model=config.model, seed=config.run.seed)
+        return settings_of(data, scorer, section=config.data, model=config.model, seed=config.run.seed)
 
     def score(self, data: LocalisationData, scorer: Scorer, run: Run) -> LocalisationScores:
         from xclip_module.tasks.encode import feature_store
@@ -82,7 +82,7 @@ class LocalisationTask(NamedTuple):
 
         config = self.config
         store = feature_store(config.data, root=config.run.root)
-        return score(data, scorer, run, data=config.data, model=config.model, store=store)
+        return score(data, scorer, run, section=config.data, model=config.model, store=store)
 
     def judge(self, data: LocalisationData, scorer: Scorer, scores: LocalisationScores) -> LocalisationResults:
         from xclip_module.tasks.localisation.judge import judge
@@ -93,7 +93,7 @@ class LocalisationTask(NamedTuple):
     def write(self, data: LocalisationData, scores: LocalisationScores, results: LocalisationResults, run: Run) -> None:
         from xclip_module.tasks.localisation.write import write
 
-        write(data.corpus, scores, results, run, data=self.config.data, judging=self.config.eval)
+        write(data.corpus, scores, results, run, data=self.config.data, evaluation=self.config.eval)
 
     def scored(self, data: LocalisationData) -> Corpus:
         return data.corpus._replace(videos=tuple(data.videos))

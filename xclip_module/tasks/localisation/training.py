@@ -82,7 +82,7 @@ class _WindowMeasure:
     corpus: Corpus
     encoder: WindowEncoder
     sentences: scorers.Sentences
-    judging: EvalConfig
+    evaluation: EvalConfig
     frames_per_forward: int
 
     def numbers(self, frames: Sequence[tuple[Video, Arrays]], run: Run) -> dict[str, float | None]:
@@ -96,9 +96,9 @@ class _WindowMeasure:
         )
         share = [self._curve(scorer, video, arrays, run.world) for video, arrays in frames]
         curves = [curve for curves in distributed.gather(share, run.world) for curve in curves]
-        judging = Judge(self.corpus, self.judging, self.encoder.sampling.stride_seconds)
+        judging = Judge(self.corpus, self.evaluation, self.encoder.sampling.stride_seconds)
         # By name, so that the number of processes decides nothing.
-        answers = judging.answers(sorted(curves, key=lambda curve: curve.video), self.judging.track)
+        answers = judging.answers(sorted(curves, key=lambda curve: curve.video), self.evaluation.track)
         macro = judging.summary(answers).macro
         return {name: macro.get(name) for name in NUMBERS}
 

@@ -36,28 +36,28 @@ def write(
     run: Run,
     *,
     data: DataConfig,
-    judging: EvalConfig,
+    evaluation: EvalConfig,
 ) -> None:
     """scores.npz, moments.jsonl, metrics.json, bootstrap.npz, pictures/ with their numbers, the reports, last words."""
-    answers = results.answers[judging.track]
+    answers = results.answers[evaluation.track]
     run.write_bytes("scores.npz", scores_archive(scores.curves, corpus))
-    lines = moment_lines(answers, corpus, judging.track)
+    lines = moment_lines(answers, corpus, evaluation.track)
     run.write_text("moments.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
     run.write_json("metrics.json", results.metrics)
     if results.replicates:
         run.write_bytes("bootstrap.npz", _archive(results.replicates))
     for split, result in results.metrics["splits"].items():
-        run.record(split=split, track=judging.track, **result["macro"])
+        run.record(split=split, track=evaluation.track, **result["macro"])
     if run.world.is_main:
-        _write_reports(corpus, results, run, data=data, judging=judging)
-        log.info("%s\nreport: %s", _summary(corpus, results, judging), run.folder / "report.html")
+        _write_reports(corpus, results, run, data=data, evaluation=evaluation)
+        log.info("%s\nreport: %s", _summary(corpus, results, evaluation), run.folder / "report.html")
 
 
 def _write_reports(
-    corpus: Corpus, results: LocalisationResults, run: Run, *, data: DataConfig, judging: EvalConfig
+    corpus: Corpus, results: LocalisationResults, run: Run, *, data: DataConfig, evaluation: EvalConfig
 ) -> None:
     """report.md, report.html, ranking.csv, and every picture as a file with its numbers beside it."""
-    answers = results.answers[judging.track]
+    answers = results.answers[evaluation.track]
     drawn = draw(results.metrics, answers, corpus)
     every = [
         *([drawn.training] if drawn.training else []),
@@ -71,7 +71,7 @@ def _write_reports(
         for name, text in picture.csv.items():
             run.write_text(f"pictures/{name}", text)
     has_any_truth = any(has_truth(result) for result in results.metrics["splits"].values())
-    best = {} if has_any_truth else _best(answers, corpus, most=judging.show_moments)
+    best = {} if has_any_truth else _best(answers, corpus, most=evaluation.show_moments)
     markdown = markdown_report(
         results.metrics,
         answers=best_moments(best) if best else "",
@@ -140,11 +140,11 @@ def moment_lines(answers: Sequence[Answer], corpus: Corpus, track: str) -> list[
     return lines
 
 
-def _summary(corpus: Corpus, results: LocalisationResults, judging: EvalConfig) -> str:
+def _summary(corpus: Corpus, results: LocalisationResults, evaluation: EvalConfig) -> str:
     """What people read at the end: the macro beside its controls, or for one's own recording the best moments."""
     metrics = results.metrics
     if not metrics["splits"]:
-        return best_moments(_best(results.answers[judging.track], corpus, most=judging.show_moments))
+        return best_moments(_best(results.answers[evaluation.track], corpus, most=evaluation.show_moments))
     lines = ["weights are untrained (random): expect chance"] if metrics["untrained"] else []
     for split, result in metrics["splits"].items():
         rows = {**{name: track["macro"] for name, track in result["tracks"].items()}, **result["controls"]}
