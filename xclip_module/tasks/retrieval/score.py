@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from xclip_module.config import DataConfig, ModelConfig
-from xclip_module.evaluation.retrieval_scoring import facts_line, score_shared, two_stage
+from xclip_module.evaluation.retrieval_scoring import facts_line, score_matrix, two_stage
 from xclip_module.features.store import FeatureStore
 from xclip_module.interface import Embeddings
 from xclip_module.run.distributed import World
@@ -109,7 +109,7 @@ def matrix_of(scorer: PairScorer, text: Embeddings, video: Embeddings, scoring: 
     """Scores of every text for every video, the same on every process; exact, or in two stages where that is asked."""
     similarity = scorer.encoder.model.similarity
     if not scoring.keep:
-        return Matrix(score_shared(text, video, similarity, world=world), None)
+        return Matrix(score_matrix(text, video, similarity, world=world), None)
     staged = two_stage(text, video, similarity, keep=scoring.keep, world=world, seed=scoring.seed)
     facts, texts, videos = staged.facts, staged.facts.t2v, staged.facts.v2t
     log.info("%s", facts_line(facts))
