@@ -5,10 +5,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from xclip_module.reporting import cards, few_shot, probe_facts, split_gap, tables, training_facts, verdicts
-from xclip_module.reporting.cards import Card
+from xclip_module.reporting import few_shot, probe_facts, split_gap, tables, training_facts, verdicts
 from xclip_module.reporting.chart import Chart, clock
-from xclip_module.reporting.template import TEMPLATES, embed, render
+from xclip_module.reporting.template import TEMPLATES, Card, card, embed, render
 
 # (video, start, end, score) by query text, best first.
 BestMoments = Mapping[str, Sequence[tuple[str, float, float, float]]]
@@ -113,7 +112,7 @@ def _ranked(rows: Sequence[RankedVideo]) -> tuple[str, list[Card]]:
     """What to say of those that are not shown, and a card for each of the others."""
     words = f"The first {MOST_CARDS} of {len(rows)} videos." if len(rows) > MOST_CARDS else ""
     shown = [
-        cards.card(row.thumbnail, row.video, f"{rank}. score {row.score:.2f}", f"{clock(row.start)} – {clock(row.end)}")
+        card(row.thumbnail, row.video, f"{rank}. score {row.score:.2f}", f"{clock(row.start)} – {clock(row.end)}")
         for rank, row in enumerate(rows[:MOST_CARDS], 1)
     ]
     return words, shown

@@ -12,8 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from xclip_module.reporting.chart import csv_text
-from xclip_module.reporting.figures import FONT, blank, dress
-from xclip_module.reporting.palette import BEST, CHANCE, TRUTH
+from xclip_module.reporting.figures import BEST, CHANCE, FONT, TRUTH, blank, dress
 
 _COLOURS = {"t2v": TRUTH, "v2t": BEST}
 # Two chance lines that coincide, as on square matrices, show both colours in turn.
@@ -62,7 +61,7 @@ def rank_edges(candidates: int) -> list[int]:
 def recall_figure(curves: Sequence[RecallCurve], *, title: str) -> Figure:
     """R@K in percent over K, a line per direction, R@1, 5 and 10 marked; chance dashed."""
     height = 3.9
-    figure = blank(height)
+    figure = blank(height, title)
     axes = figure.subplots()
     figure.subplots_adjust(left=0.075, right=0.985, top=1 - 0.55 / height, bottom=0.95 / height)
     for curve in curves:
@@ -80,7 +79,6 @@ def recall_figure(curves: Sequence[RecallCurve], *, title: str) -> Figure:
     axes.set_ylabel("R@K (% of queries)", fontsize=FONT)
     axes.grid(axis="y", color="#E6E6E6", lw=0.7)
     dress(axes)
-    figure.text(0.01, 1 - 0.1 / height, title, fontsize=11, va="top")
     figure.legend(loc="lower center", ncols=4, frameon=False, fontsize=FONT)
     return figure
 
@@ -91,7 +89,7 @@ def rank_figure(bars: Sequence[RecallCurve], *, title: str) -> Figure:
     bars: R@K at the last rank of each bar (see `rank_edges`), for every direction.
     """
     height = 3.5
-    figure = blank(height)
+    figure = blank(height, title)
     grid = figure.subplots(1, len(bars), squeeze=False, sharey=True)[0]
     figure.subplots_adjust(left=0.075, right=0.985, top=1 - 0.75 / height, bottom=1.15 / height, wspace=0.06)
     for axes, curve in zip(grid, bars, strict=True):
@@ -99,7 +97,6 @@ def rank_figure(bars: Sequence[RecallCurve], *, title: str) -> Figure:
         axes.set_title(_label(curve), fontsize=10)
         dress(axes)
     grid[0].set_ylabel("queries (%)", fontsize=FONT)
-    figure.text(0.01, 1 - 0.1 / height, title, fontsize=11, va="top")
     figure.text(0.53, 0.34 / height, "rank of the own video or text", fontsize=FONT, ha="center", va="bottom")
     handles, names = grid[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="lower center", frameon=False, fontsize=FONT, ncols=2)
