@@ -2,7 +2,7 @@
 
 import pytest
 
-from xclip_module.evaluation.boundaries import boundary_errors
+from xclip_module.evaluation.segments import boundary_errors
 from xclip_module.interface import Moment, Pair
 
 

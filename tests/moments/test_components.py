@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xclip_module.moments.components import find_components, otsu
+from xclip_module.moments.proposals import find_components, otsu
 
 
 def test_otsu_parts_even_neighbouring_floats():

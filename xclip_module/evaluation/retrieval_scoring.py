@@ -64,7 +64,9 @@ def score_matrix(text: Embeddings, video: Embeddings, similarity: Similarity, *,
     Raises NonFiniteError with the rows and columns of scores that are no number, on all processes, and PeerError when
     one has ended.
     """
-    _check_widths(text, video)
+    if text.pooled.shape[1:] != video.pooled.shape[1:]:
+        widths = " and ".join(str(tuple(x.pooled.shape)) for x in (text, video))
+        raise ValueError(f"pooled texts and videos of shapes {widths}, expected [Q, D] and [C, D] of one model")
     scores = np.empty((len(text.pooled), len(video.pooled)), np.float32)
     for rows in _parts(share(len(scores), world.rank, world.size), TEXTS_PER_BLOCK):
         texts = _placed(text, rows, world.device)
@@ -147,18 +149,8 @@ def cosine(text: Embeddings, video: Embeddings) -> Tensor:
     return text_side @ video_side.T
 
 
-def _check_widths(text: Embeddings, video: Embeddings) -> None:
-    if text.pooled.shape[1:] != video.pooled.shape[1:]:
-        widths = " and ".join(str(tuple(x.pooled.shape)) for x in (text, video))
-        raise ValueError(f"pooled texts and videos of shapes {widths}, expected [Q, D] and [C, D] of one model")
-
-
 def _parts(rows: range, size: int) -> Iterator[slice]:
     return (slice(start, min(start + size, rows.stop)) for start in range(rows.start, rows.stop, size))
-
-
-def _rows(part: Embeddings, rows: slice | Tensor) -> Embeddings:
-    return Embeddings(*(x[rows] for x in part))
 
 
 def _placed(part: Embeddings, rows: slice | Tensor, device: torch.device) -> Embeddings:
@@ -224,8 +216,9 @@ def _recalls(
     rows, columns = (
         np.sort(np.random.default_rng(seed).choice(count, min(sample, count), replace=False)) for count in chosen.shape
     )
-    exact_rows = score_matrix(_rows(text, torch.from_numpy(rows)), video, similarity, world=world)
-    exact_columns = score_matrix(text, _rows(video, torch.from_numpy(columns)), similarity, world=world)
+    some_texts, some_videos = Embeddings(*(x[rows] for x in text)), Embeddings(*(x[columns] for x in video))
+    exact_rows = score_matrix(some_texts, video, similarity, world=world)
+    exact_columns = score_matrix(text, some_videos, similarity, world=world)
     return _recall(exact_rows, chosen[rows]), _recall(exact_columns.T, chosen.T[columns])
 
 

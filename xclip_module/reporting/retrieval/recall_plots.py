@@ -117,11 +117,11 @@ def rank_csv(bars: Sequence[RecallCurve]) -> str:
     """The numbers of `rank_figure`: direction, first and last rank of each bar, queries, and fractions of them."""
     rows = []
     for curve in bars:
-        shares, expected = _parts(curve.values), _parts(curve.chance)
+        shares, expected, firsts = _parts(curve.values), _parts(curve.chance), _firsts(curve.ks)
         counts = np.rint(shares * curve.queries).astype(int)
         for bar, last in enumerate(curve.ks):
             cells = (int(counts[bar]), float(shares[bar]), float(expected[bar]))
-            rows.append((curve.direction, _first(curve.ks, bar), last, *cells))
+            rows.append((curve.direction, firsts[bar], last, *cells))
     return csv_text(("direction", "first rank", "last rank", "queries", "share", "chance"), rows)
 
 
@@ -134,8 +134,9 @@ def _parts(values: np.ndarray) -> np.ndarray:
     return np.diff(values, prepend=0.0)
 
 
-def _first(ks: Sequence[int], bar: int) -> int:
-    return ks[bar - 1] + 1 if bar else 1
+def _firsts(ks: Sequence[int]) -> list[int]:
+    """First rank of each bar."""
+    return [1, *(k + 1 for k in ks[:-1])]
 
 
 def _mark(axes: Axes, curves: Sequence[RecallCurve]) -> None:
@@ -158,6 +159,6 @@ def _draw_bars(axes: Axes, curve: RecallCurve) -> None:
     # White below, or grey is lost on a bar.
     axes.hlines(expected, bars - 0.43, bars + 0.43, color="white", lw=3.2)
     axes.hlines(expected, bars - 0.43, bars + 0.43, color=CHANCE, lw=1.6, ls="--", label="chance")
-    firsts = [_first(curve.ks, bar) for bar in range(len(curve.ks))]
-    names = [f"{first}–{last}" if first < last else str(last) for first, last in zip(firsts, curve.ks, strict=True)]
+    bounds = zip(_firsts(curve.ks), curve.ks, strict=True)
+    names = [f"{first}–{last}" if first < last else str(last) for first, last in bounds]
     axes.set_xticks(bars, names, rotation=35, ha="right", rotation_mode="anchor")

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from xclip_module.reporting import tables, training_facts
-from xclip_module.reporting.retrieval.published import MARK, Published, published, tested_on
+from xclip_module.reporting.retrieval.published import MARK, published, tested_on
 from xclip_module.reporting.tables import Row, Table
 
 _COLUMNS = tuple(column._replace(note="", key=column.key[4:]) for column in training_facts.RETRIEVAL[:5])
@@ -91,7 +91,8 @@ def published_table(metrics: Mapping[str, Any]) -> Table | None:
         note += f"; over {size(ours)}"
     body = [Row(f"this run, {split}", str(note), tables.cells(ours["metrics"], columns), "track")]
     body += [
-        Row(f"{row.method}, {row.backbone}", _published_note(row), tables.cells(row.values, columns)) for row in rows
+        Row(f"{row.method}, {row.backbone}", MARK + f"; {row.note}" * bool(row.note), tables.cells(row.values, columns))
+        for row in rows
     ]
     caption = f"The papers' own numbers ({rows[0].split}): other training and hardware, one run each, {MARK}. {_SIDES}"
     return Table(caption, "who", columns, body)
@@ -174,7 +175,3 @@ def _share(result: Mapping[str, Any], name: str) -> str:
 
 def _of_100(share: float | None) -> str:
     return tables.UNDEFINED if share is None else f"{100 * share:.0f}" if share >= 0.1 else f"{100 * share:.1g}"
-
-
-def _published_note(row: Published) -> str:
-    return MARK + f"; {row.note}" * bool(row.note)

@@ -5,9 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from xclip_module.evaluation.boundaries import BoundaryError, boundary_errors
 from xclip_module.evaluation.frames import CurvePoints, labels_at, precision_recall_points, roc_points
-from xclip_module.evaluation.segments import THRESHOLDS, clean
+from xclip_module.evaluation.segments import THRESHOLDS, BoundaryError, boundary_errors, clean
 from xclip_module.interface import Answer, Corpus, Pair
 from xclip_module.reporting import plots
 from xclip_module.reporting.chart import Chart, chart_of, csv_text

@@ -9,8 +9,7 @@ import numpy as np
 
 from xclip_module.config import DataConfig, EvalConfig
 from xclip_module.interface import Answer, Corpus, Curve
-from xclip_module.reporting.markdown import best_moments, markdown_report
-from xclip_module.reporting.page import BestMoments, html_report
+from xclip_module.reporting.page import BestMoments, best_moments, html_report, markdown_report
 from xclip_module.reporting.tables import has_truth
 from xclip_module.reporting.verdicts import beaten_controls
 from xclip_module.run.folder import Run
