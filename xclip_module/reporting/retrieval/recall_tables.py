@@ -138,27 +138,19 @@ def choice_words(metrics: Mapping[str, Any]) -> tuple[str, bool]:
     """What the numbers are worth after the choice of the weights, and whether that is a warning."""
     training = metrics["training"]
     split, reported = training_facts.validated_on(training), list(metrics["splits"])
+    others = [name for name in reported if name != split]
+    picked = f"The best step was picked on {split}, the very split that is reported here"
     if not training_facts.is_best(training):
         words = "No split chose the weights: those of the last step are reported."
-        picked = f" The best step beside it was picked on {split}, the very split that is reported: it is optimistic."
-        return words + picked * (split in reported and bool(training["validations"])), False
-    others = [name for name in reported if name != split]
-    if not others and training_facts.kept_step(training) == training["steps"]:
-        return (
-            f"The best step was picked on {split}, the very split that is reported here, but it is the last one.",
-            False,
-        )
-    if not others:
-        return (
-            f"The best step was picked on {split}, the very split that is reported here: its numbers are optimistic. "
-            "Those of the last step are not, and stand beside them.",
-            True,
-        )
-    optimistic = ", so that its numbers are optimistic" * (split in reported)
-    return (
-        f"{split} chose the step{optimistic}; {', '.join(others)} was looked at once, with the chosen weights.",
-        False,
-    )
+        beside = f" The best step beside it was picked on {split}, the very split that is reported: it is optimistic."
+        return words + beside * (split in reported and bool(training["validations"])), False
+    if others:
+        optimistic = ", so that its numbers are optimistic" * (split in reported)
+        words = f"{split} chose the step{optimistic}; {', '.join(others)} was looked at once, with the chosen weights."
+        return words, False
+    if training_facts.kept_step(training) == training["steps"]:
+        return f"{picked}, but it is the last one.", False
+    return f"{picked}: its numbers are optimistic. Those of the last step are not, and stand beside them.", True
 
 
 def _of(values: Mapping[str, Any], direction: str) -> dict[str, Any]:

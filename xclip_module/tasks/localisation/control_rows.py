@@ -7,7 +7,7 @@ import numpy as np
 
 from xclip_module.evaluation import controls
 from xclip_module.evaluation.summary import Summary
-from xclip_module.interface import Answer, Corpus, Curve, Query, Segment, Video
+from xclip_module.interface import Answer, Corpus, Curve, Moment, Query, Segment, Video
 from xclip_module.moments.tracks import SIMILARITY
 from xclip_module.tasks.localisation.judging import Judge
 
@@ -22,7 +22,7 @@ def control_rows(judging: Judge, curves: Sequence[Curve], seed: int) -> tuple[di
     answers = {
         "random": _of_scores(judging, curves, noise),
         "whole video": [
-            _of_moments(curve, {name: controls.whole_video(curve.duration) for name in names}) for curve in curves
+            _of_moments(curve, {name: [Moment(0.0, curve.duration, 1.0)] for name in names}) for curve in curves
         ],
     }
     prior = None
