@@ -126,12 +126,12 @@ def test_what_was_not_run_whole_is_scaled_by_its_pairs(monkeypatch):
     """1000 x 1000 in 3 s are 10,000 x 10,000 in 300 s; 40 x 1000 in 2 s are 2500 times as many."""
     scores = np.ones((2, 2))
     answers = {
-        retrieval._released_strip: (Cost(2.0, 2.0), None),
-        retrieval._released_pairs: (Cost(6.0, 6.0), scores),
-        retrieval._all_pairs: (Cost(3.0, 3.0), scores),
-        retrieval._in_two_stages: (Cost(50.0, 50.0), ["the note"]),
+        (retrieval._released, (40, 1000), True): (Cost(2.0, 2.0), scores),
+        (retrieval._released, (1000, 1000), False): (Cost(6.0, 6.0), scores),
+        (retrieval._all_pairs, 1000): (Cost(3.0, 3.0), scores),
+        (retrieval._in_two_stages, 10_000): (Cost(50.0, 50.0), ["the note"]),
     }
-    monkeypatch.setattr(retrieval, "apart", lambda way, count, device: answers[way])
+    monkeypatch.setattr(retrieval, "apart", lambda way, *arguments: answers[way, *arguments[:-1]])
     monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
     lines = retrieval.run(torch.device("cpu"))
     assert [line.split()[-1] for line in lines[3:5]] == ["1.0x", "2.0x"]

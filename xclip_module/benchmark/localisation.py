@@ -186,11 +186,7 @@ def _ours(track: str, section: EvalConfig) -> Segmenter:
 
 def _threshold(level: Callable[[np.ndarray], float]) -> Segmenter:
     """Runs above one level, scored by the mean inside: what the thesis did with 0.5."""
-
-    def segment(curve: Curve) -> Answer:
-        return _plain(curve, [runs((row > level(row))[None]) for row in curve.scores])
-
-    return segment
+    return lambda curve: _plain(curve, [runs((row > level(row))[None]) for row in curve.scores])
 
 
 def _windows(curve: Curve) -> Answer:

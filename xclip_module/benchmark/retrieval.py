@@ -34,8 +34,8 @@ def run(device: torch.device, *, small: int = 1000, large: int = 10_000) -> list
     """Seconds and peak memory above the features of both sizes, and what the candidates hold."""
     # Threads that spin while they wait take a shared core from each other: measured 3 to 10 times slower, either way.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    strip, _ = apart(_released_strip, max(_STRIP), device)
-    theirs, expected = apart(_released_pairs, small, device)
+    strip, _ = apart(_released, _STRIP, True, device)
+    theirs, expected = apart(_released, (small, small), False, device)
     ours, scores = apart(_all_pairs, small, device)
     stages, notes = apart(_in_two_stages, large, device)
     scale, block = (large / small) ** 2, large**2 / (_STRIP[0] * _STRIP[1])
@@ -55,21 +55,12 @@ def run(device: torch.device, *, small: int = 1000, large: int = 10_000) -> list
 
 
 @torch.inference_mode()
-def _released_strip(count: int, device: torch.device) -> tuple[Cost, None]:
+def _released(sizes: tuple[int, int], has_header: bool, device: torch.device) -> tuple[Cost, np.ndarray]:
     model = _model(device)
-    sides = zip(features(count), _STRIP, strict=True)
-    text, video = (_on(Embeddings(*(x[:size] for x in side)), device) for side, size in sides)
+    sides = zip(features(max(sizes)), sizes, strict=True)
+    text, video = (Embeddings(*(x[:size].to(device) for x in side)) for side, size in sides)
     with measured(device) as cost:
-        released(model, text, video, has_header=True)
-    return cost, None
-
-
-@torch.inference_mode()
-def _released_pairs(count: int, device: torch.device) -> tuple[Cost, np.ndarray]:
-    model = _model(device)
-    text, video = (_on(side, device) for side in features(count))
-    with measured(device) as cost:
-        scores = released(model, text, video, has_header=False).cpu().numpy()
+        scores = released(model, text, video, has_header=has_header).cpu().numpy()
     return cost, scores
 
 
@@ -107,7 +98,3 @@ def features(count: int) -> tuple[Embeddings, Embeddings]:
     words, frames = drawn(WORDS), drawn(FRAMES)
     text = Embeddings(drawn(1)[:, 0], words, torch.ones(count, WORDS, dtype=torch.bool))
     return text, Embeddings(normalise(frames).mean(1), frames, torch.ones(count, FRAMES, dtype=torch.bool))
-
-
-def _on(part: Embeddings, device: torch.device) -> Embeddings:
-    return Embeddings(*(x.to(device) for x in part))
