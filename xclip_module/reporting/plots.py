@@ -65,8 +65,7 @@ def map_figure(panels: Mapping[str, Sequence[Line]], limits: Sequence[float], *,
 
     panels: "test, 40 videos" -> its lines, each over `limits`; those of controls dashed.
     """
-    height = 3.5
-    figure = blank(height, title, top=0.98)
+    figure = blank(3.5, title, top=0.98)
     grid = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
     figure.subplots_adjust(left=0.075, right=0.985, top=0.82, bottom=0.26, wspace=0.06)
     for axes, (name, lines) in zip(grid, panels.items(), strict=True):
