@@ -77,7 +77,7 @@ def mean_segment(known, times, seconds):
 
 
 def whole(known, times, seconds):
-    moments = {name: controls.whole_video(seconds) for name in PHASES}
+    moments = {name: [Moment(0.0, seconds, 1.0)] for name in PHASES}
     return np.zeros((len(PHASES), len(times))), moments
 
 

@@ -9,7 +9,6 @@ from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from xclip_module.evaluation.frames import (
-    PairRanking,
     frame_pooled_map,
     pooled_ranking,
     precision_recall_points,
@@ -146,7 +145,7 @@ def test_pooling_weighs_videos_by_their_samples_and_is_worked_by_hand():
     """Order - + - + by rising score over both videos: AUROC 3/4, AP (1 + 2/3) / 2."""
     pooled = pooled_ranking([np.array([1.0, 2.0]), np.array([3.0, 4.0])], [np.array([False, True])] * 2)
     assert pooled == pytest.approx((0.75, 5 / 6, 0.5))
-    assert pooled.lift == pytest.approx(5 / 3)
+    assert pooled.auprc / pooled.prevalence == pytest.approx(5 / 3)
 
 
 def test_equal_scores_count_as_one_threshold_not_in_their_order():
@@ -169,12 +168,9 @@ def test_ranking_ignores_rising_changes_of_the_scores_and_the_order_of_videos(se
     assert pooled_ranking(parts, truths) == pytest.approx(expected)
 
 
-def test_lift_of_constant_scores_is_one():
-    assert rank_pair(np.zeros(5), np.array([True, False, False, True, False])).lift == pytest.approx(1)
-
-
-def test_lift_divides_by_prevalence():
-    assert PairRanking(0.9, 0.3, 0.1).lift == pytest.approx(3)
+def test_average_precision_of_constant_scores_is_the_prevalence():
+    ranking = rank_pair(np.zeros(5), np.array([True, False, False, True, False]))
+    assert ranking.auprc / ranking.prevalence == pytest.approx(1)
 
 
 def test_precision_recall_points_are_golden():

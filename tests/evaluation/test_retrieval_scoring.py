@@ -80,19 +80,24 @@ def slow_candidates(coarse, keep):
     return chosen
 
 
+def set_blocks(monkeypatch, texts, videos):
+    monkeypatch.setattr(retrieval_scoring, "TEXTS_PER_BLOCK", texts)
+    monkeypatch.setattr(retrieval_scoring, "VIDEOS_PER_BLOCK", videos)
+
+
 @pytest.mark.parametrize("family", ["xclip", "clip4clip", "tight", "ms-xclip"])
 @pytest.mark.parametrize("blocks", [(1, 100), (3, 4), (13, 1), (100, 100)])
-def test_any_blocks_give_the_scores_of_one_call(family, blocks):
+def test_any_blocks_give_the_scores_of_one_call(family, blocks, monkeypatch):
     similarity, (text, video) = build(family).similarity, sides(13, 11)
-    sizes = dict(zip(("texts_per_block", "videos_per_block"), blocks, strict=True))
-    found, expected = score_matrix(text, video, similarity, device=CPU, **sizes), whole(text, video, similarity)
+    set_blocks(monkeypatch, *blocks)
+    found, expected = score_matrix(text, video, similarity, world=ALONE), whole(text, video, similarity)
     assert found.dtype == np.float32
     # Two layers of attention stand between the embeddings and a score of ms-xclip, and round more.
     tolerance = (5e-6 if family == "ms-xclip" else 1e-6) * max(1, np.abs(expected).max())
     np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance)
 
 
-def test_no_call_gets_more_than_a_block_of_either_side():
+def test_no_call_gets_more_than_a_block_of_either_side(monkeypatch):
     text, video = sides(13, 11)
     seen = []
 
@@ -101,7 +106,8 @@ def test_no_call_gets_more_than_a_block_of_either_side():
         seen.append((len(texts.tokens), len(videos.tokens)))
         return cosine(texts, videos)
 
-    score_matrix(text, video, similarity, device=CPU, texts_per_block=5, videos_per_block=4)
+    set_blocks(monkeypatch, 5, 4)
+    score_matrix(text, video, similarity, world=ALONE)
     assert seen == [(texts, videos) for texts in (5, 5, 3) for videos in (4, 4, 3)]
 
 
@@ -206,7 +212,7 @@ def test_a_text_that_every_video_chooses_is_scored_in_parts(monkeypatch):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_scores_that_are_no_number_are_named(value):
+def test_scores_that_are_no_number_are_named(value, monkeypatch):
     text, video = sides(6, 5)
 
     def similarity(texts, videos):
@@ -216,8 +222,10 @@ def test_scores_that_are_no_number_are_named(value):
 
     line = "10 of 30 scores, in 2 rows (2, 4; wholly 2, 4) and 5 columns (0, 1, 2, 3, 4)"
     text.pooled[4] = text.pooled[2]
-    with pytest.raises(NonFiniteError, match=re.escape(line)):
-        score_matrix(text, video, similarity, device=CPU, texts_per_block=4, videos_per_block=2)
+    with monkeypatch.context() as patched:
+        set_blocks(patched, 4, 2)
+        with pytest.raises(NonFiniteError, match=re.escape(line)):
+            score_matrix(text, video, similarity, world=ALONE)
     with pytest.raises(NonFiniteError, match=r"in 2 rows \(2, 4\) and"):
         two_stage(text, video, similarity, keep=1, world=ALONE)
 
@@ -241,7 +249,7 @@ def test_what_cannot_be_compared_is_refused():
     with pytest.raises(ValueError, match="keep=0"):
         two_stage(text, video, cosine, keep=0, world=ALONE)
     with pytest.raises(ValueError, match=r"shapes \(6, 64\) and \(5, 32\)"):
-        score_matrix(text, video._replace(pooled=video.pooled[:, :32]), cosine, device=CPU)
+        score_matrix(text, video._replace(pooled=video.pooled[:, :32]), cosine, world=ALONE)
 
 
 def test_the_line_says_what_was_left_out():

@@ -11,7 +11,8 @@ import torch
 from torch.multiprocessing import spawn
 
 from xclip_module.errors import NonFiniteError
-from xclip_module.evaluation.retrieval_scoring import score_shared, two_stage
+from xclip_module.evaluation import retrieval_scoring
+from xclip_module.evaluation.retrieval_scoring import score_matrix, two_stage
 from xclip_module.interface import Embeddings
 from xclip_module.run.distributed import World
 
@@ -33,10 +34,14 @@ def score_all(world):
     """All matrices of a world, of 7 texts and of one alone; and what is said about NaN in the last text."""
     text, video = side(7, 4, 0), side(5, 3, 1)
     found = two_stage(text, video, similarity, keep=1, world=world, sample=3)
-    one = score_shared(Embeddings(*(x[:1] for x in text)), video, similarity, world=world, videos_per_block=2)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(retrieval_scoring, "VIDEOS_PER_BLOCK", 2)
+        one = score_matrix(Embeddings(*(x[:1] for x in text)), video, similarity, world=world)
     text.tokens[6] = torch.nan
-    with pytest.raises(NonFiniteError) as ended:
-        score_shared(text, video, similarity, world=world, texts_per_block=2)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(retrieval_scoring, "TEXTS_PER_BLOCK", 2)
+        with pytest.raises(NonFiniteError) as ended:
+            score_matrix(text, video, similarity, world=world)
     return found.matrix, one, tuple(found.facts), str(ended.value)
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xclip_module.interface import tiou
-from xclip_module.moments.proposals import Search, find_moments, scan_statistic, suppress
+from xclip_module.moments.proposals import Search, find_components, find_moments, otsu, scan_statistic, suppress
 
 SETTINGS = Search("union", levels=24, nms_tiou=0.5, most=10, reach=1)
 
@@ -81,3 +81,49 @@ def test_suppression_keeps_the_better_of_two_that_overlap_too_much():
     assert suppress(ranges, np.array([1.0, 2.0, 1.5, 0.5]), 0.9, 2).tolist() == [1, 2]
     # 5 of 15 shared is one third.
     assert suppress(ranges[[0, 2]], np.array([2.0, 1.0]), 1 / 3, 10).tolist() == [0, 1]
+
+
+def test_otsu_parts_even_neighbouring_floats():
+    low = np.nextafter(1.0, 0.0)
+    assert low <= otsu(np.array([low, 1.0])) < 1.0
+
+
+@given(st.lists(st.integers(-99, 99).map(lambda n: n / 10), min_size=2, max_size=40, unique=True))
+def test_otsu_is_the_cut_of_least_spread_inside_the_groups(values):
+    values = np.array(values)
+    threshold = otsu(values)
+    inside = [
+        ((low - low.mean()) ** 2).sum() + ((high - high.mean()) ** 2).sum()
+        for cut in np.sort(values)[:-1]
+        for low, high in [(values[values <= cut], values[values > cut])]
+    ]
+    low, high = values[values <= threshold], values[values > threshold]
+    ours = ((low - low.mean()) ** 2).sum() + ((high - high.mean()) ** 2).sum()
+    assert ours == pytest.approx(min(inside), abs=1e-9)
+
+
+def components(curve, **changes):
+    options = {"hysteresis": 0.0, "gap": 0, "most": 10, **changes}
+    return sorted(m[:2] for m in find_components(np.asarray(curve, float), np.arange(len(curve) + 1) * 2.0, **options))
+
+
+def test_a_constant_curve_says_nothing():
+    assert components([0.3] * 9) == []
+
+
+def test_a_tool_is_found_every_time_it_shows():
+    curve = [0, 1, 1, 0, 0, 0, 1, 1, 1, 0, 0, 1, 0]
+    assert components(curve) == [(2, 6), (12, 18), (22, 24)]
+
+
+def test_hysteresis_keeps_a_run_through_a_dip_and_starts_none():
+    """Otsu cuts between .4 and 1; far enough down to the ground .4 still belongs to a run, but opens none."""
+    dipped = [0, 1, 0.4, 1, 0, 0, 0, 0.4, 0, 0, 0, 0]
+    assert components(dipped) == [(2, 4), (6, 8)]
+    assert components(dipped, hysteresis=0.9) == [(2, 8)]
+
+
+def test_gaps_up_to_the_limit_are_joined():
+    curve = [0, 1, 1, 0, 0, 1, 1, 0, 0, 0, 1, 0]
+    assert components(curve, gap=2) == [(2, 14), (20, 22)]
+    assert components(curve, gap=3) == [(2, 22)]

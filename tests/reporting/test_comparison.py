@@ -171,6 +171,6 @@ def test_the_same_run_twice_and_damaged_files_are_refused_in_one_line(made, tmp_
 def test_the_command_loads_retrieval_and_matplotlib_only_where_they_are_needed():
     """A tree without retrieval compares its localisation runs all the same."""
     listing = "print([name for name in sys.modules if name == 'matplotlib' or 'reporting.retrieval' in name])"
-    code = f"import sys, xclip_module.reporting.report, xclip_module.reporting.markdown; {listing}"
+    code = f"import sys, xclip_module.reporting.report, xclip_module.reporting.page; {listing}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
     assert done.stdout.strip() == b"[]"

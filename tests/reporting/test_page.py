@@ -12,6 +12,7 @@ from support.made_run import QUERIES, Made, Rows, corpus, curves, percent, secti
 from xclip_module.interface import Answer, Query
 from xclip_module.reporting import tables
 from xclip_module.reporting.page import Pictures, html_report
+from xclip_module.reporting.template import plain
 from xclip_module.tasks.localisation import pictures
 
 
@@ -153,3 +154,9 @@ def test_videos_of_several_folders_never_share_a_picture():
     ]
     drawn = pictures.draw({"splits": {}}, answers, known._replace(videos=videos, moments={}))
     assert {one.name for one in drawn.ribbons.values()} == {"ribbon_a/b.mp4", "ribbon_a_b.mp4"}
+
+
+def test_foreign_text_stays_text_in_the_short_report(made):
+    text = (made.folder / "report.md").read_text()
+    assert "<script>" not in text.split("## Environment")[0]
+    assert plain("| `c` | [x](y)") == r"\| \`c\` \| \[x\](y)"

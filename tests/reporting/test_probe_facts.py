@@ -8,8 +8,7 @@ import pytest
 from support.made_run import EVIL, Made, Rows, corpus, run_in, section
 
 from xclip_module.reporting import probe_facts, tables
-from xclip_module.reporting.markdown import markdown_report
-from xclip_module.reporting.page import Pictures, html_report
+from xclip_module.reporting.page import Pictures, html_report, markdown_report
 from xclip_module.reporting.probe_pictures import probe_pictures
 from xclip_module.tasks.localisation.score import LocalisationScores
 

@@ -7,7 +7,7 @@ import pytest
 from support.made_run import LONG, QUERIES, corpus, read_csv
 
 from xclip_module.reporting.chart import label_lines, svg_bytes
-from xclip_module.reporting.palette import query_colours
+from xclip_module.reporting.figures import query_colours
 from xclip_module.reporting.ribbon import Ribbon, ribbon_figure
 from xclip_module.tasks.localisation import pictures
 

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from support.made_run import EVIL, Rows, compare, copy_of, corpus, curves, percent, run_in, section
 
-from xclip_module.reporting.markdown import markdown_report
-from xclip_module.reporting.page import Pictures, html_report
+from xclip_module.reporting.page import Pictures, html_report, markdown_report
 from xclip_module.reporting.split_gap import trained_gap
 from xclip_module.reporting.training_facts import running_mean
 from xclip_module.reporting.training_picture import training_picture

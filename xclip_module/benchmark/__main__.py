@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -19,7 +20,17 @@ from xclip_module.benchmark import (
 )
 from xclip_module.errors import UserError
 
-_PARTS = ("zeroshot", "similarity", "decode", "frames", "train", "probe", "localisation", "retrieval", "startup")
+_PARTS: dict[str, Callable[[argparse.Namespace], list[str]]] = {
+    "zeroshot": lambda chosen: zeroshot.run(chosen.device, seconds=chosen.seconds, patch=chosen.patch),
+    "similarity": lambda chosen: similarity.run(chosen.device),
+    "decode": lambda chosen: decoding.run(seconds=chosen.seconds),
+    "frames": lambda chosen: frames.run(seconds=chosen.seconds),
+    "train": lambda chosen: training.run(chosen.device, clips=chosen.clips, patch=chosen.patch),
+    "probe": lambda chosen: probe.run(chosen.device),
+    "localisation": lambda chosen: localisation.run(labels=chosen.labels),
+    "retrieval": lambda chosen: retrieval.run(chosen.device),
+    "startup": lambda chosen: startup.run(),
+}
 
 
 def main(arguments: list[str]) -> int:
@@ -29,28 +40,16 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--seconds", type=int, default=300, help="length of the synthetic video")
     parser.add_argument("--patch", type=int, default=32, choices=(32, 16), help="ViT-B/32 or ViT-B/16")
     parser.add_argument("--clips", type=int, default=64, help="batch of a training step")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", type=torch.device, default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument(
         "--labels", type=Path, help="folder of a Cholec80 copy: compares segmenters on simulated curves over its phases"
     )
     chosen = parser.parse_args(arguments)
     if unknown := set(chosen.parts) - set(_PARTS):
         parser.error(f"unknown part {', '.join(sorted(unknown))}; known: {', '.join(_PARTS)}")
-    device = torch.device(chosen.device)
-    runs = {
-        "zeroshot": lambda: zeroshot.run(device, seconds=chosen.seconds, patch=chosen.patch),
-        "similarity": lambda: similarity.run(device),
-        "retrieval": lambda: retrieval.run(device),
-        "localisation": lambda: localisation.run(labels=chosen.labels),
-        "decode": lambda: decoding.run(torch.device("cpu"), seconds=chosen.seconds),
-        "train": lambda: training.run(device, clips=chosen.clips, patch=chosen.patch),
-        "probe": lambda: probe.run(device),
-        "startup": startup.run,
-        "frames": lambda: frames.run(torch.device("cpu"), seconds=chosen.seconds),
-    }
     for part in chosen.parts or _PARTS:
         try:
-            sys.stdout.write(f"{runs[part]()}\n\n")
+            sys.stdout.write("\n".join([*_PARTS[part](chosen), "\n"]))
         except UserError as error:
             sys.stderr.write(f"error: {error}\n")
             return error.exit_code

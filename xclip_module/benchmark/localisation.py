@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from sklearn.metrics import roc_auc_score
 
-from xclip_module.benchmark.meter import measured, table
+from xclip_module.benchmark.meter import aligned, measured, table
 from xclip_module.config import EvalConfig
 from xclip_module.datasets.cholec80.corpus import PHASES, PROCEDURE_ORDERS, read_labels
 from xclip_module.datasets.cholec80.layout import find_layout, video_id
@@ -21,7 +20,7 @@ from xclip_module.evaluation.frames import labels_at
 from xclip_module.evaluation.localisation import localise_pairs, metrics
 from xclip_module.interface import Answer, Curve, Moment, Pair, Question, Segment
 from xclip_module.moments.answers import answer
-from xclip_module.moments.proposals import scan_statistic, suppress
+from xclip_module.moments.proposals import runs, scan_statistic, suppress
 from xclip_module.moments.tracks import PROCEDURE, QUERY_SET, SIMILARITY, standardise
 
 _STRIDE = 4.0
@@ -37,38 +36,37 @@ Times = Mapping[str, tuple[Mapping[str, Sequence[Segment]], float]]
 Segmenter = Callable[[Curve], Answer]
 
 
-def run(*, labels: Path | None = None, videos: int = 8) -> str:
+def run(*, labels: Path | None = None, videos: int = 8) -> list[str]:
     """The speed table, and with the labels folder of a Cholec80 copy the tables on simulated curves."""
-    lines = [_speed(videos)]
+    lines = _speed(videos)
     if labels is not None:
         times = _phase_times(labels)
-        lines += [_choice(times), _quality(times)]
-    return "\n\n".join(lines)
+        lines += ["", *_choice(times), "", *_quality(times)]
+    return lines
 
 
-def _speed(videos: int) -> str:
+def _speed(videos: int) -> list[str]:
     """One-hour videos, 7 phases and 7 tools, beside the scan over every interval."""
     rng = np.random.default_rng(0)
     times = (np.arange(900) + 0.5) * _STRIDE
     questions = [*_PHASE_QUESTIONS, *(Question(f"tool {n}", "tool") for n in range(7))]
     curves = [Curve(f"v{n}", times, _autoregressive(rng, len(questions), 900, 0.9), 3600.0) for n in range(videos)]
-    rows = {}
-    with measured(torch.device("cpu")) as rows["every interval (phases only)"]:
+    with measured() as cost:
         _exhaustive(curves[0])
-    rows["every interval (phases only)"] = rows["every interval (phases only)"].times(videos)
+    naive = "every interval (phases only)"
+    rows, each = {naive: cost.times(videos)}, []
     answer(curves[0], questions, track=_TRACKS[0], stride=_STRIDE, section=_SECTION)  # the first call loads code
     for track in _TRACKS:
-        with measured(torch.device("cpu")) as rows[f"ours, {track}"]:
+        with measured() as cost:
             for curve in curves:
                 answer(curve, questions, track=track, stride=_STRIDE, section=_SECTION, orders=PROCEDURE_ORDERS)
-    each = ", ".join(
-        f"{name[6:]} {1000 * cost.seconds / videos:.0f} ms" for name, cost in rows.items() if "ours" in name
-    )
+        rows[f"ours, {track}"] = cost
+        each.append(f"{track} {1000 * cost.seconds / videos:.0f} ms")
     title = f"curves to moments: {videos} videos of 1 h, a score every {_STRIDE:g} s, 14 queries"
-    return f"{title}\n{table(rows, against='every interval (phases only)')}\na video: {each}"
+    return [title, *table(rows, against=naive), f"a video: {', '.join(each)}"]
 
 
-def _quality(times: Times) -> str:
+def _quality(times: Times) -> list[str]:
     """Every segmenter on the test videos; the signal's strength is set on the training videos."""
     train, test = _split(times, 1, 40), _split(times, 41, 80)
     ways: dict[str, Segmenter] = {
@@ -78,36 +76,36 @@ def _quality(times: Times) -> str:
         **{f"ours, {track}": _ours(track, _SECTION) for track in _TRACKS},
         "ours, +query-set softmax": _ours(_TRACKS[1], EvalConfig(query_norm="softmax")),
     }
-    lines = [
-        f"simulated curves, real phase times of {len(test)} Cholec80 test videos, a score every {_STRIDE:g} s; percent",
-        f"{'':26}{'AUROC':>7}{'mAP@0.3':>9}{'mAP@0.5':>9}{'mAP@0.7':>9}{'R1@0.5':>9}{'ms/video':>10}",
-    ]
+    rows = []
     for target in _TARGETS:
         curves = _simulate(test, _strength(train, target), seed=1)
         reached = _auroc(curves, test)
         for name, way in ways.items():
             numbers, spent = _judge(way, curves, test)
-            cells = (numbers[key] for key in ("det_mAP@0.3", "det_mAP@0.5", "det_mAP@0.7", "R1@0.5"))
-            lines.append(f"{name:26}{reached:7.3f}{''.join(f'{100 * cell:9.1f}' for cell in cells)}{spent:10.1f}")
-    return "\n".join(lines)
+            cells = (f"{100 * numbers[key]:.1f}" for key in ("det_mAP@0.3", "det_mAP@0.5", "det_mAP@0.7", "R1@0.5"))
+            rows.append((name, f"{reached:.3f}", *cells, f"{spent:.1f}"))
+    return [
+        f"simulated curves, real phase times of {len(test)} Cholec80 test videos, a score every {_STRIDE:g} s; percent",
+        *aligned({"": 24, "AUROC": 5, "mAP@0.3": 7, "mAP@0.5": 7, "mAP@0.7": 7, "R1@0.5": 7, "ms/video": 8}, rows),
+    ]
 
 
-def _choice(times: Times) -> str:
+def _choice(times: Times) -> list[str]:
     """How the defaults were chosen: smoothing and suppression on the training videos alone."""
     train = _split(times, 1, 40)
-    columns = [(target, track) for target in _TARGETS for track in _TRACKS[:2]]
-    lines = [
-        f"choice of the defaults: det_mAP@0.5 in percent on {len(train)} Cholec80 training videos",
-        f"{'Gaussian, NMS':26}" + "".join(f"{f'{track} {target:g}':>22}" for target, track in columns),
-    ]
+    columns = {f"{track} {target:g}": (target, track) for target in _TARGETS for track in _TRACKS[:2]}
     curves = {target: _simulate(train, _strength(train, target), seed=1) for target in _TARGETS}
+    rows = []
     for strides in (1, 2, 5):
         for nms in (0.1, 0.3, 0.5):
             section = EvalConfig(smooth_seconds=strides * _STRIDE, nms_tiou=nms)
-            cells = (_judge(_ours(track, section), curves[target], train)[0] for target, track in columns)
-            row = "".join(f"{100 * numbers['det_mAP@0.5']:22.1f}" for numbers in cells)
-            lines.append(f"{f'{strides * _STRIDE:g} s, {nms:g}':26}{row}")
-    return "\n".join(lines)
+            results = (_judge(_ours(track, section), curves[target], train)[0] for target, track in columns.values())
+            cells = (f"{100 * numbers['det_mAP@0.5']:.1f}" for numbers in results)
+            rows.append((f"{strides * _STRIDE:g} s, {nms:g}", *cells))
+    return [
+        f"choice of the defaults: det_mAP@0.5 in percent on {len(train)} Cholec80 training videos",
+        *aligned({"Gaussian, NMS": 24, **dict.fromkeys(columns, 20)}, rows),
+    ]
 
 
 def _judge(way: Segmenter, curves: Sequence[Curve], times: Times) -> tuple[dict[str, Any], float]:
@@ -116,8 +114,8 @@ def _judge(way: Segmenter, curves: Sequence[Curve], times: Times) -> tuple[dict[
     answers = [way(curve) for curve in curves]
     spent = 1000 * (time.perf_counter() - start) / len(curves)
     pairs = [
-        Pair(phase, one.video, tuple(times[one.video][0][phase]), tuple(one.moments[phase]))
-        for one in answers
+        Pair(phase, result.video, tuple(times[result.video][0][phase]), tuple(result.moments[phase]))
+        for result in answers
         for phase in PHASES
     ]
     return metrics(localise_pairs(pairs)), spent
@@ -134,7 +132,7 @@ def _phase_times(root: Path) -> Times:
 
 def _split(times: Times, first: int, last: int) -> Times:
     names = {video_id(number) for number in range(first, last + 1)}
-    return {name: known for name, known in times.items() if name in names}
+    return {name: labels for name, labels in times.items() if name in names}
 
 
 def _simulate(times: Times, strength: float, *, seed: int) -> list[Curve]:
@@ -188,15 +186,7 @@ def _ours(track: str, section: EvalConfig) -> Segmenter:
 
 def _threshold(level: Callable[[np.ndarray], float]) -> Segmenter:
     """Runs above one level, scored by the mean inside: what the thesis did with 0.5."""
-
-    def segment(curve: Curve) -> Answer:
-        ranges = []
-        for row in curve.scores:
-            steps = np.flatnonzero(np.diff(np.concatenate([[0], (row > level(row)).astype(int), [0]])))
-            ranges.append(steps.reshape(-1, 2))
-        return _plain(curve, ranges)
-
-    return segment
+    return lambda curve: _plain(curve, [runs((row > level(row))[None]) for row in curve.scores])
 
 
 def _windows(curve: Curve) -> Answer:

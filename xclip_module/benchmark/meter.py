@@ -1,16 +1,20 @@
-"""Seconds, CPU seconds and peak memory of a stretch of code."""
+"""Seconds, CPU seconds and peak memory of a stretch of code, and the tables of all parts, as lists of lines."""
 
 import contextlib
+import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 _SAMPLE_SECONDS = 0.01
+# Heads of a table of costs, and the width of the numbers below them.
+_COLUMNS = {"seconds": 9, "CPU s": 9, "peak MB": 8, "ratio": 7}
 
 
 @dataclass
@@ -27,8 +31,9 @@ class Cost:
 
 
 @contextlib.contextmanager
-def measured(device: torch.device) -> Iterator[Cost]:
+def measured(device: torch.device | str = "cpu") -> Iterator[Cost]:
     """Measures its body into the yielded `Cost`; memory is sampled every 10 ms on a CPU."""
+    is_cuda = torch.device(device).type == "cuda"
     cost, stop = Cost(), threading.Event()
     before = _resident()
 
@@ -38,38 +43,54 @@ def measured(device: torch.device) -> Iterator[Cost]:
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
-    _settle(device)
-    if device.type == "cuda":
+    if is_cuda:
+        torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
     start, cpu = time.perf_counter(), time.process_time()
     try:
         yield cost
     finally:
-        _settle(device)
+        if is_cuda:
+            torch.cuda.synchronize(device)
         cost.seconds, cost.cpu_seconds = time.perf_counter() - start, time.process_time() - cpu
         stop.set()
         thread.join()
-        if device.type == "cuda":
+        if is_cuda:
             cost.memory = torch.cuda.max_memory_allocated(device)
 
 
-def table(rows: dict[str, Cost], *, against: str, by: str = "seconds", notes: dict[str, str] | None = None) -> str:
-    """Aligned lines: name, seconds, CPU seconds, peak memory, how many times cheaper than the row `against`.
+def apart(function: Callable, *arguments: Any) -> Any:
+    """The function's result from a fresh process: memory that a former way gave back would not count as growth."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(function, arguments)
+
+
+def table(
+    rows: Mapping[str, Cost], *, against: str, by: str = "seconds", notes: Mapping[str, str] | None = None
+) -> list[str]:
+    """Name, seconds, CPU seconds, peak memory, how many times cheaper than the row `against`, and a note.
 
     by: what the ratio compares, "seconds" or "cpu_seconds".
     """
-    width = max(map(len, rows))
-    lines = [f"{'':{width}}  {'seconds':>9}  {'CPU s':>9}  {'peak MB':>8}  {'ratio':>7}"]
+    lines = []
     for name, cost in rows.items():
         ratio = getattr(rows[against], by) / getattr(cost, by)
-        line = f"{name:{width}}  {cost.seconds:9.2f}  {cost.cpu_seconds:9.2f}  {cost.memory / 1e6:8.0f}  {ratio:6.1f}x"
-        lines.append(f"{line}  {(notes or {}).get(name, '')}".rstrip())
-    return "\n".join(lines)
+        numbers = (f"{cost.seconds:.2f}", f"{cost.cpu_seconds:.2f}", f"{cost.memory / 1e6:.0f}", f"{ratio:.1f}x")
+        lines.append((name, *numbers, (notes or {}).get(name, "")))
+    return aligned({"": max(map(len, rows)), **_COLUMNS}, lines)
 
 
-def _settle(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def aligned(columns: Mapping[str, int], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A line of heads and one per row; columns: head -> width, the first one's texts begin the line, others end there.
+
+    A cell behind the last column is as wide as it is.
+    """
+    first, *others = columns.values()
+    lines = []
+    for name, *cells in (tuple(columns), *rows):
+        numbers = [f"{cell:>{width}}" for cell, width in zip(cells, others, strict=False)]
+        lines.append("  ".join([f"{name:{first}}", *numbers, *cells[len(others) :]]).rstrip())
+    return lines
 
 
 def _resident() -> int:

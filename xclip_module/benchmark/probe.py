@@ -3,17 +3,15 @@
 N windows, D width, K phases, Q queries.
 """
 
-import multiprocessing
 import tempfile
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from xclip_module.benchmark.meter import Cost, measured, table
+from xclip_module.benchmark.meter import Cost, apart, measured, table
 from xclip_module.config import ProbeConfig
 from xclip_module.datasets.cholec80.corpus import PHASES, TOOLS
 from xclip_module.features.store import FeatureStore
@@ -23,77 +21,64 @@ from xclip_module.probe.windows import Windows
 from xclip_module.training.linear import fit, make_problem
 
 # Seconds of video that Cholec80 has, as a sample a second, and how they lie in 80 videos.
-WINDOWS, _VIDEOS, _VAL_VIDEOS = 184_498, 80, 8
-_WIDTH = 512
+_WINDOWS, _VIDEOS, _VAL_VIDEOS = 184_498, 80, 8
+# Windows of the fit that scikit-learn is compared in.
+_COMPARED, _WIDTH = 20_000, 512
+_THEIRS = "scikit-learn, lbfgs"
 _QUERIES = tuple(Query(name, name, kind) for names, kind in ((PHASES, "phase"), (TOOLS, "tool")) for name in names)
 # Roughly how often each tool of Cholec80 is in view.
 _TOOL_SHARES = (0.55, 0.05, 0.55, 0.02, 0.03, 0.05, 0.06)
 
 
-class _Case(NamedTuple):
-    """Features [N, D] with a few strong directions, as CLIP's have, and labels [N, Q]."""
-
-    features: Tensor
-    labels: Tensor
-
-
-def run(device: torch.device, *, windows: int = WINDOWS, against: int = 20_000) -> str:
-    """Seconds and peak memory of a sweep over all windows, and of one fit of `against` windows both ways."""
-    sweep, steps = _apart(_sweep, windows, str(device))
+def run(device: torch.device) -> list[str]:
+    """Seconds and peak memory of a sweep over all windows, and of one fit of some windows both ways."""
+    sweep, steps = apart(_sweep, device)
     rows, notes = {}, {}
-    for name, way in (("scikit-learn, lbfgs", _theirs), ("ours, L-BFGS preconditioned", _ours)):
-        rows[name], notes[name] = _apart(way, against, str(device))
-    lines = [
-        f"probe: {windows} windows of {_WIDTH} features, {len(PHASES)} phases and {len(TOOLS)} tools, on {device}",
+    for name, way in ((_THEIRS, _theirs), ("ours, L-BFGS preconditioned", _ours)):
+        rows[name], notes[name] = apart(way, device)
+    return [
+        f"probe: {_WINDOWS} windows of {_WIDTH} features, {len(PHASES)} phases and {len(TOOLS)} tools, on {device}",
         f"whole sweep, {steps}: {sweep.seconds:.0f} s, {sweep.memory / 1e9:.2f} GB above the features",
-        f"one softmax over {len(PHASES)} phases, {against} windows, penalty 1:",
-        table(rows, against="scikit-learn, lbfgs", notes=notes),
+        f"one softmax over {len(PHASES)} phases, {_COMPARED} windows, penalty 1:",
+        *table(rows, against=_THEIRS, notes=notes),
     ]
-    return "\n".join(lines)
 
 
-def _apart(way: Any, windows: int, device: str) -> tuple[Cost, str]:
-    """In a fresh process: memory that a former way gave back would not count."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(way, (windows, device))
-
-
-def _sweep(windows: int, device: str) -> tuple[Cost, str]:
-    videos = _videos(_case(windows + windows // 10, device), windows)
-    train, val = videos[:_VIDEOS], videos[_VIDEOS:]
+def _sweep(device: torch.device) -> tuple[Cost, str]:
+    videos = _videos(*_case(_WINDOWS + _WINDOWS // 10, device))
     with tempfile.TemporaryDirectory() as folder:
         fitter = Fitter(ProbeConfig(), _QUERIES, FeatureStore(Path(folder)))
-        with measured(torch.device(device)) as cost:
-            fitted = fitter.fit(train, val, otherwise={})
+        with measured(device) as cost:
+            fitted = fitter.fit(videos[:_VIDEOS], videos[_VIDEOS:], otherwise={})
     rows = [row for kind in fitted.kinds for row in kind["sweep"]]
     return cost, f"{len(rows)} fits, {sum(row['steps'] for row in rows)} evaluations"
 
 
-def _ours(windows: int, device: str) -> tuple[Cost, str]:
-    case = _case(windows, device)
-    labels = case.labels[:, : len(PHASES)]
-    with measured(torch.device(device)) as cost:
-        problem = make_problem(case.features, labels, torch.ones_like(labels), is_exclusive=True, is_balanced=True)
+def _ours(device: torch.device) -> tuple[Cost, str]:
+    features, labels = _case(_COMPARED, device)
+    labels = labels[:, : len(PHASES)]
+    with measured(device) as cost:
+        problem = make_problem(features, labels, torch.ones_like(labels), is_exclusive=True, is_balanced=True)
         linear = fit(problem, 1.0)
     return cost, f"objective {linear.objective:.6f}, {linear.steps} evaluations"
 
 
-def _theirs(windows: int, device: str) -> tuple[Cost, str]:
-    case = _case(windows, "cpu")
-    labels = case.labels[:, : len(PHASES)]
-    classes = labels.float().argmax(1).numpy()
-    with measured(torch.device("cpu")) as cost:
-        reference = LogisticRegression(C=1.0, max_iter=1000, tol=1e-6, class_weight="balanced").fit(
-            case.features.numpy(), classes
-        )
-    weights = (windows / len(PHASES) / np.bincount(classes))[classes]
-    logs = reference.predict_log_proba(case.features.numpy())[np.arange(windows), classes]
-    value = (-(weights * logs).sum() + np.square(reference.coef_).sum() / 2) / windows
+def _theirs(_: torch.device) -> tuple[Cost, str]:
+    features, labels = (part.numpy() for part in _case(_COMPARED, torch.device("cpu")))
+    classes = labels[:, : len(PHASES)].argmax(1)
+    with measured() as cost:
+        reference = LogisticRegression(C=1.0, max_iter=1000, tol=1e-6, class_weight="balanced").fit(features, classes)
+    weights = (_COMPARED / len(PHASES) / np.bincount(classes))[classes]
+    logs = reference.predict_log_proba(features)[np.arange(_COMPARED), classes]
+    value = (-(weights * logs).sum() + np.square(reference.coef_).sum() / 2) / _COMPARED
     return cost, f"objective {value:.6f}, {reference.n_iter_[0]} iterations"
 
 
-def _case(windows: int, device: str) -> _Case:
-    """Standardised features whose variance falls as a power of the direction's number, with planted classes."""
+def _case(windows: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Standardised features [N, D] with a few strong directions, as CLIP's have, and planted labels [N, Q].
+
+    Their variance falls as a power of the direction's number.
+    """
     generator = torch.Generator().manual_seed(0)
     spread = torch.arange(1, _WIDTH + 1).float() ** -0.7
     turn = torch.linalg.qr(torch.randn(_WIDTH, _WIDTH, generator=generator)).Q
@@ -107,22 +92,22 @@ def _case(windows: int, device: str) -> _Case:
     labels[:, len(PHASES) :] = noise[:, len(PHASES) :] < (logits[:, len(PHASES) :] + offsets).sigmoid()
     features = hidden.mul_(spread) @ turn
     features = features.sub_(features.mean(0)).div_(features.std(0))
-    return _Case(features.to(device), labels.to(device))
+    return features.to(device), labels.to(device)
 
 
-def _videos(case: _Case, windows: int) -> list[Windows]:
-    """80 videos of the first `windows` rows, 8 of the others."""
-    first = np.array_split(np.arange(windows), _VIDEOS)
-    others = np.array_split(np.arange(windows, len(case.features)), _VAL_VIDEOS)
+def _videos(features: Tensor, labels: Tensor) -> list[Windows]:
+    """80 videos of the first windows, 8 of the others."""
+    first = np.array_split(np.arange(_WINDOWS), _VIDEOS)
+    others = np.array_split(np.arange(_WINDOWS, len(features)), _VAL_VIDEOS)
     return [
         Windows(
             video=f"video{number}",
             split="train" if number < _VIDEOS else "val",
             times=np.arange(len(rows)) + 0.5,
             duration=float(len(rows)),
-            features=case.features[rows[0] : rows[-1] + 1],
-            labels=case.labels[rows[0] : rows[-1] + 1],
-            known=torch.ones_like(case.labels[rows[0] : rows[-1] + 1]),
+            features=features[rows[0] : rows[-1] + 1],
+            labels=labels[rows[0] : rows[-1] + 1],
+            known=torch.ones_like(labels[rows[0] : rows[-1] + 1]),
             digest=str(number),
         )
         for number, rows in enumerate([*first, *others])

@@ -3,20 +3,19 @@
 Q texts, C videos, W words, F frames, D width.
 """
 
-import multiprocessing
 import os
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from xclip_module.benchmark.meter import Cost, measured, table
+from xclip_module.benchmark.meter import Cost, apart, measured, table
 from xclip_module.benchmark.similarity import FRAMES, WIDTH, WORDS, released, with_header
 from xclip_module.evaluation.retrieval import retrieval_metrics
 from xclip_module.evaluation.retrieval_scoring import facts_line, score_matrix, two_stage
 from xclip_module.interface import Embeddings
 from xclip_module.models.similarity import normalise
+from xclip_module.models.two_tower import TwoTower
 from xclip_module.run.distributed import World
 
 KEEP = 100
@@ -31,77 +30,59 @@ _THEIRS, _OURS = "released, head alone", "ours, all pairs"
 _WHOLE, _STAGES = "released, as it evaluates", f"ours, cosine, then best {KEEP}"
 
 
-def run(device: torch.device, *, small: int = 1000, large: int = 10_000) -> str:
+def run(device: torch.device, *, small: int = 1000, large: int = 10_000) -> list[str]:
     """Seconds and peak memory above the features of both sizes, and what the candidates hold."""
-    strip, _ = _apart(_released_strip, max(_STRIP), device)
-    theirs, expected = _apart(_released_pairs, small, device)
-    ours, scores = _apart(_all_pairs, small, device)
-    stages, note = _apart(_in_two_stages, large, device)
+    # Threads that spin while they wait take a shared core from each other: measured 3 to 10 times slower, either way.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    strip, _ = apart(_released, _STRIP, True, device)
+    theirs, expected = apart(_released, (small, small), False, device)
+    ours, scores = apart(_all_pairs, small, device)
+    stages, notes = apart(_in_two_stages, large, device)
     scale, block = (large / small) ** 2, large**2 / (_STRIP[0] * _STRIP[1])
     rows = {_WHOLE: strip.times(block), _THEIRS: theirs.times(scale), _OURS: ours.times(scale), _STAGES: stages}
-    lines = [
+    return [
         f"retrieval: {WORDS} words, {FRAMES} frames, D {WIDTH}, on {device}, {torch.get_num_threads()} threads",
         f"{small} x {small}, all pairs:",
-        table({_THEIRS: theirs, _OURS: ours}, against=_THEIRS),
+        *table({_THEIRS: theirs, _OURS: ours}, against=_THEIRS),
         f"largest difference {np.abs(expected - scores).max():.1e} of scores up to {np.abs(scores).max():.0f}",
         f"{large} x {large}; only the last row was run whole, its recall included. The others are scaled in time from",
         f"{_STRIP[0]} x {_STRIP[1]} (with header) and {small} x {small} (head alone), and show their memory, without",
         f"the {4 * large**2 / 1e6:.0f} MB of the whole matrix:",
-        table(rows, against=_WHOLE),
-        note,
+        *table(rows, against=_WHOLE),
+        *notes,
         "the features are made up, in clusters: a trained model has another recall and R@1",
     ]
-    return "\n".join(lines)
-
-
-def _apart(way: Any, count: int, device: torch.device) -> Any:
-    """In a fresh process: memory that a former way gave back would not count."""
-    # Threads that spin while they wait take a shared core from each other: measured 3 to 10 times slower, either way.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(way, (count, str(device)))
 
 
 @torch.inference_mode()
-def _released_strip(count: int, name: str) -> tuple[Cost, None]:
-    device = torch.device(name)
-    model = with_header(device, torch.Generator().manual_seed(1))
-    sides = zip(features(count), _STRIP, strict=True)
-    text, video = (_on(Embeddings(*(x[:size] for x in side)), device) for side, size in sides)
+def _released(sizes: tuple[int, int], has_header: bool, device: torch.device) -> tuple[Cost, np.ndarray]:
+    model = _model(device)
+    sides = zip(features(max(sizes)), sizes, strict=True)
+    text, video = (Embeddings(*(x[:size].to(device) for x in side)) for side, size in sides)
     with measured(device) as cost:
-        released(model, text, video, has_header=True)
-    return cost, None
-
-
-@torch.inference_mode()
-def _released_pairs(count: int, name: str) -> tuple[Cost, np.ndarray]:
-    device = torch.device(name)
-    model = with_header(device, torch.Generator().manual_seed(1))
-    text, video = (_on(side, device) for side in features(count))
-    with measured(device) as cost:
-        scores = released(model, text, video, has_header=False).cpu().numpy()
+        scores = released(model, text, video, has_header=has_header).cpu().numpy()
     return cost, scores
 
 
 @torch.inference_mode()
-def _all_pairs(count: int, name: str) -> tuple[Cost, np.ndarray]:
-    device = torch.device(name)
-    model = with_header(device, torch.Generator().manual_seed(1))
-    text, video = features(count)
+def _all_pairs(count: int, device: torch.device) -> tuple[Cost, np.ndarray]:
+    model, (text, video) = _model(device), features(count)
     with measured(device) as cost:
-        scores = score_matrix(text, video, model.similarity, device=device)
+        scores = score_matrix(text, video, model.similarity, world=World(0, 1, device))
     return cost, scores
 
 
 @torch.inference_mode()
-def _in_two_stages(count: int, name: str) -> tuple[Cost, str]:
-    device = torch.device(name)
-    model = with_header(device, torch.Generator().manual_seed(1))
-    text, video = features(count)
+def _in_two_stages(count: int, device: torch.device) -> tuple[Cost, list[str]]:
+    model, (text, video) = _model(device), features(count)
     with measured(device) as cost:
-        staged = two_stage(text, video, model.similarity, keep=KEEP, world=World(0, 1, device))
-    values = retrieval_metrics(staged.matrix)
-    return cost, f"{facts_line(staged.facts)}\nR@1 t2v {values['t2v/R@1']:.1%}, v2t {values['v2t/R@1']:.1%}"
+        matrix, facts = two_stage(text, video, model.similarity, keep=KEEP, world=World(0, 1, device))
+    values = retrieval_metrics(matrix)
+    return cost, [facts_line(facts), f"R@1 t2v {values['t2v/R@1']:.1%}, v2t {values['v2t/R@1']:.1%}"]
+
+
+def _model(device: torch.device) -> TwoTower:
+    return with_header(device, torch.Generator().manual_seed(1))
 
 
 def features(count: int) -> tuple[Embeddings, Embeddings]:
@@ -117,7 +98,3 @@ def features(count: int) -> tuple[Embeddings, Embeddings]:
     words, frames = drawn(WORDS), drawn(FRAMES)
     text = Embeddings(drawn(1)[:, 0], words, torch.ones(count, WORDS, dtype=torch.bool))
     return text, Embeddings(normalise(frames).mean(1), frames, torch.ones(count, FRAMES, dtype=torch.bool))
-
-
-def _on(part: Embeddings, device: torch.device) -> Embeddings:
-    return Embeddings(*(x.to(device) for x in part))

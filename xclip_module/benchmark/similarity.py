@@ -13,40 +13,39 @@ from xclip_module.models.similarity import MultiGrained, normalise
 from xclip_module.models.two_tower import TwoTower
 
 _COUNT, WORDS, FRAMES, WIDTH, _BLOCK = 1000, 32, 12, 512, 40
+_EVALUATION, _HEAD, _OURS = "released, as it evaluates", "released, head alone", "ours, head alone"
 
 
 @torch.inference_mode()
-def run(device: torch.device, *, count: int = _COUNT) -> str:
+def run(device: torch.device) -> list[str]:
     """Time and peak memory above the features, and the largest difference."""
     generator = torch.Generator().manual_seed(0)
     model = with_header(device, generator)
     sentences, words, frames = (
         # Drawn towards one direction, as CLIP's features are.
-        (torch.randn(count, slots, WIDTH, generator=generator) + 1.0).to(device)
+        (torch.randn(_COUNT, slots, WIDTH, generator=generator) + 1.0).to(device)
         for slots in (1, WORDS, FRAMES)
     )
-    mask = torch.ones(count, FRAMES, dtype=torch.bool, device=device)
-    text = Embeddings(sentences[:, 0], words, torch.ones(count, WORDS, dtype=torch.bool, device=device))
-    rows, scores = {}, {}
+    mask = torch.ones(_COUNT, FRAMES, dtype=torch.bool, device=device)
+    text = Embeddings(sentences[:, 0], words, torch.ones(_COUNT, WORDS, dtype=torch.bool, device=device))
     videos = model.embed_clips(frames, mask)
-    with measured(device) as rows["released, as it evaluates"]:
-        scores["released, as it evaluates"] = released(model, text, videos, has_header=True)
-    with measured(device) as rows["ours, header once"]:
-        scores["ours, header once"] = model.similarity(text, model.embed_clips(frames, mask))
-    with measured(device) as rows["released, head alone"]:
-        scores["released, head alone"] = released(model, text, videos, has_header=False)
-    with measured(device) as rows["ours, head alone"]:
-        scores["ours, head alone"] = model.similarity(text, videos)
-    worst = max((scores["ours, head alone"] - other).abs().max().item() for other in scores.values())
-    alone = rows["released, head alone"].seconds / rows["ours, head alone"].seconds
-    lines = [
-        f"similarity: {count} x {count}, {WORDS} words, {FRAMES} frames, D {WIDTH}, blocks of {_BLOCK} x {_BLOCK}",
+    rows, scores = {}, {}
+    for name, score in (
+        (_EVALUATION, lambda: released(model, text, videos, has_header=True)),
+        ("ours, header once", lambda: model.similarity(text, model.embed_clips(frames, mask))),
+        (_HEAD, lambda: released(model, text, videos, has_header=False)),
+        (_OURS, lambda: model.similarity(text, videos)),
+    ):
+        with measured(device) as rows[name]:
+            scores[name] = score()
+    worst = max((scores[_OURS] - other).abs().max().item() for other in scores.values())
+    return [
+        f"similarity: {_COUNT} x {_COUNT}, {WORDS} words, {FRAMES} frames, D {WIDTH}, blocks of {_BLOCK} x {_BLOCK}",
         "the released evaluation runs the temporal header again for every block of texts",
-        table(rows, against="released, as it evaluates"),
-        f"head alone against head alone: {alone:.1f}x",
+        *table(rows, against=_EVALUATION),
+        f"head alone against head alone: {rows[_HEAD].seconds / rows[_OURS].seconds:.1f}x",
         f"largest difference {worst / model.logit_scale.exp().item():.1e} (of unscaled scores)",
     ]
-    return "\n".join(lines)
 
 
 def with_header(device: torch.device, generator: torch.Generator) -> TwoTower:

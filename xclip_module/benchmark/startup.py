@@ -3,6 +3,7 @@
 Run as a module of its own it is the child process: `python -m xclip_module.benchmark.startup WAY FLAG …`.
 """
 
+import contextlib
 import importlib
 import runpy
 import statistics
@@ -10,38 +11,37 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from importlib.machinery import ModuleSpec, PathFinder
+from collections.abc import Iterator
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
 from typing import Any
 
 _SCRIPT = Path(__file__).parents[2] / "run_zeroshot.py"
-_FIRST, _WHEN_USED = "first", "when-used"
-_NAMES = {_FIRST: "every library first", _WHEN_USED: "ours: when it is used"}
+_FIRST, _WHEN_USED = "every library first", "ours: when it is used"
 _LIBRARIES = ("torch", "torchvision.transforms.v2", "transformers", "pandas", "sklearn.metrics", "matplotlib.figure")
 _ENCODING = "xclip_module.features.encoding"
-# What the child says, in this order.
-_DECODED, _ENCODED = "decoded", "encoded"
-_COLUMNS = ("--help", "first line", "first frames", "first video")
+_COLUMNS = dict.fromkeys(("--help", "first line", "first frames", "first video"), 12)
 _REPEATS = 3
 
 
-def run() -> str:
+def run() -> list[str]:
     """The median of each way, in turn, so that both meet the same load."""
+    # Not above: it reads torch, which the child must not have read before its program.
+    from xclip_module.benchmark.meter import aligned
+
     rows: dict[str, list[tuple[float, ...]]] = {_FIRST: [], _WHEN_USED: []}
     for _ in range(_REPEATS):
         for way, measurements in rows.items():
             measurements.append((_help_seconds(way), *_run_seconds(way)))
-    width = max(map(len, _NAMES.values()))
-    lines = [
+    medians = [
+        (way, *(f"{statistics.median(seconds):.2f}" for seconds in zip(*measurements, strict=True)))
+        for way, measurements in rows.items()
+    ]
+    return [
         f"start-up of {_SCRIPT.name}: seconds to --help, and of the demo to the first line of the log, until the "
         f"first frames are decoded, the first video is encoded; median of {_REPEATS}",
-        f"{'':{width}}  {'  '.join(f'{column:>12}' for column in _COLUMNS)}",
+        *aligned({"": max(map(len, rows)), **_COLUMNS}, medians),
     ]
-    for way, measurements in rows.items():
-        medians = map(statistics.median, zip(*measurements, strict=True))
-        lines.append(f"{_NAMES[way]:{width}}  {'  '.join(f'{seconds:12.2f}' for seconds in medians)}")
-    return "\n".join(lines)
 
 
 def _help_seconds(way: str) -> float:
@@ -51,6 +51,7 @@ def _help_seconds(way: str) -> float:
 
 
 def _run_seconds(way: str) -> tuple[float, float, float]:
+    """Until the first line of the log, the first call with pictures, and the end of the first video."""
     with tempfile.TemporaryDirectory() as folder:
         start = time.time()
         command = [*_command(way), f"--run.root={folder}", "--run.device=cpu"]
@@ -61,58 +62,50 @@ def _run_seconds(way: str) -> tuple[float, float, float]:
             child.stderr.readline()
             line = time.time()
             times: dict[str, float] = {}
-            # Every batch is told as decoded; the first counts.
-            while _ENCODED not in times:
-                event, moment = child.stdout.readline().split()
+            while "encode_frames ends" not in times:
+                event, _, moment = child.stdout.readline().rpartition(" ")
                 times.setdefault(event, float(moment))
             # The rest of the run is not measured.
             child.kill()
-    return line - start, times[_DECODED] - start, times[_ENCODED] - start
+    return line - start, times["to_pixels starts"] - start, times["encode_frames ends"] - start
 
 
 def _command(way: str) -> list[str]:
     return [sys.executable, "-m", "xclip_module.benchmark.startup", way]
 
 
-class _ImportWatch(PathFinder):
-    """Has the first pictures and the first encoded video told on stdout, without reading their module for it."""
+class _Finder(PathFinder):
+    """Has calls of the module that encodes told on stdout, without reading it before the program does."""
 
     @classmethod
     def find_spec(cls, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        """Of the one watched module."""
+        """Of that one module."""
         spec = PathFinder.find_spec(name, path, target) if name == _ENCODING else None
-        if spec is not None and spec.loader is not None:
-            execute = spec.loader.exec_module
-
-            def execute_and_wrap(module: Any) -> None:
-                execute(module)
-                module.to_pixels = _told(module.to_pixels, before=_DECODED)
-                module.encode_frames = _told(module.encode_frames, after=_ENCODED)
-
-            spec.loader.exec_module = execute_and_wrap  # type: ignore[method-assign]
+        if spec is not None and spec.origin is not None:
+            spec.loader = _Loader(name, spec.origin)
         return spec
 
 
-def _told(function: Callable, *, before: str = "", after: str = "") -> Callable:
-    def call(*arguments: Any, **options: Any) -> Any:
-        _say(before)
-        result = function(*arguments, **options)
-        _say(after)
-        return result
-
-    return call
+class _Loader(SourceFileLoader):
+    def exec_module(self, module: Any) -> None:
+        super().exec_module(module)
+        module.to_pixels = _told("to_pixels")(module.to_pixels)
+        module.encode_frames = _told("encode_frames")(module.encode_frames)
 
 
-def _say(event: str) -> None:
-    if event:
-        sys.stdout.write(f"{event} {time.time()}\n")
-        sys.stdout.flush()
+@contextlib.contextmanager
+def _told(name: str) -> Iterator[None]:
+    sys.stdout.write(f"{name} starts {time.time()}\n")
+    sys.stdout.flush()
+    yield
+    sys.stdout.write(f"{name} ends {time.time()}\n")
+    sys.stdout.flush()
 
 
 def _main(way: str, *arguments: str) -> None:
     for library in _LIBRARIES if way == _FIRST else ():
         importlib.import_module(library)
-    sys.meta_path.insert(0, _ImportWatch)
+    sys.meta_path.insert(0, _Finder)
     # As the program itself is started.
     sys.argv = [str(_SCRIPT), *arguments]
     runpy.run_path(str(_SCRIPT), run_name="__main__")

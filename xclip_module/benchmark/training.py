@@ -3,7 +3,6 @@
 B clips of a step, m of one forward, T frames, W words, H picture side, U sentences of a step.
 """
 
-import multiprocessing
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 import torch
 from transformers import CLIPConfig, CLIPModel
 
-from xclip_module.benchmark.meter import Cost, measured, table
+from xclip_module.benchmark.meter import Cost, apart, measured, table
 from xclip_module.benchmark.models import vit_b
 from xclip_module.features.encoding import to_pixels
 from xclip_module.interface import Batch, Video
@@ -22,78 +21,68 @@ from xclip_module.training.batches.pairs import PairPlan, PairSet
 from xclip_module.training.grad_cache import StepMaker
 
 _WORDS, _SIDE, _VOCABULARY = 32, 224, 49408
-_SMALL = 4
+_SMALL, _FRAMES = 4, 4
 # Float32 on both sides: what is compared is the way, not the number format.
 _PRECISIONS = {"cpu": "fp32", "cuda": "fp16"}
 
 
-def run(device: torch.device, *, clips: int = 64, frames: int = 4, patch: int = 32) -> str:
+def run(device: torch.device, *, clips: int, patch: int) -> list[str]:
     """Seconds and peak memory, above model and optimizer, of every way; each in a process of its own."""
     plain, naive = f"transformers loop, batch {_SMALL}", f"transformers loop, {clips} in {_SMALL}s (another loss)"
     small, cached = f"ours, batch {_SMALL}", f"ours, {clips} in {_SMALL}s"
-    settings: dict[str, dict[str, Any]] = {
-        plain: {"ours": False, "clips": _SMALL},
-        naive: {"ours": False, "clips": clips},
-        small: {"ours": True, "clips": _SMALL},
-        cached: {"ours": True, "clips": clips},
-        f"{cached}, checkpointed": {"ours": True, "clips": clips, "is_checkpointed": True},
+    ways = {
+        plain: (_plain, _SMALL, False),
+        naive: (_plain, clips, False),
+        small: (_ours, _SMALL, False),
+        cached: (_ours, clips, False),
+        f"{cached}, checkpointed": (_ours, clips, True),
     }
-    rows, losses = {}, {}
-    for name, wishes in settings.items():
-        rows[name], losses[name] = _apart({**wishes, "frames": frames, "patch": patch, "device": str(device)})
-    notes = {name: f"loss {loss:.4f}" for name, loss in losses.items()}
+    rows, notes = {}, {}
+    for name, (make, count, is_checkpointed) in ways.items():
+        rows[name], loss = apart(_measure, make, count, is_checkpointed, patch, device)
+        notes[name] = f"loss {loss:.4f}"
     growth = rows[cached].memory / rows[small].memory
-    lines = [
-        f"train: ViT-B/{patch}, {frames} frames of {_SIDE} px, {_WORDS} words, one step with AdamW on {device}",
-        table(rows, against=naive, notes=notes),
+    return [
+        f"train: ViT-B/{patch}, {_FRAMES} frames of {_SIDE} px, {_WORDS} words, one step with AdamW on {device}",
+        *table(rows, against=naive, notes=notes),
         f"peak memory of {clips} in {_SMALL}s against {_SMALL}: {growth:.2f}x",
         "a cached step embeds every clip twice: 4/3 of the arithmetic of one whole forward and backward",
-        choice_of_pairs(),
+        *choice_of_pairs(),
     ]
-    return "\n".join(lines)
 
 
-def choice_of_pairs(*, videos: int = 9000, sentences: int = 20, batch: int = 300, steps: int = 20) -> str:
+def choice_of_pairs(*, videos: int = 9000, sentences: int = 20, batch: int = 300, steps: int = 20) -> list[str]:
     """Seconds of choosing the pairs of so many steps and who matches whom in them; as large as MSR-VTT's 9k split."""
     owner = np.repeat(np.arange(videos), sentences)
-    names = tuple(Video(f"video{number}", Path(), "train") for number in range(videos))
-    training = PairSet(names, ("",) * len(owner), owner, owner, np.arange(len(owner)))
-    plain, ours = "order drawn anew each step, loops", "ours"
-    rows: dict[str, Cost] = {}
-    with measured(torch.device("cpu")) as rows[plain]:
+    every = tuple(Video(f"video{number}", Path(), "train") for number in range(videos))
+    training = PairSet(every, ("",) * len(owner), owner, owner, np.arange(len(owner)))
+    plain, rows = "order drawn anew each step, loops", {}
+    with measured() as rows[plain]:
         expected = [_match(training, PairPlan(training, batch_size=batch, seed=0), step) for step in range(steps)]
-    with measured(torch.device("cpu")) as rows[ours]:
+    with measured() as rows["ours"]:
         plan = PairPlan(training, batch_size=batch, seed=0)
         matches = [plan.positives(plan.samples(step)).positives for step in range(steps)]
-    same = sum(np.array_equal(*pair) for pair in zip(expected, matches, strict=True))
-    return "\n".join(
-        [
-            f"the {batch} pairs of {steps} steps of {len(owner)} pairs, and who matches whom:",
-            table(rows, against=plain),
-            f"the same matches in {same} of {steps} steps",
-        ]
-    )
+    same = sum(map(np.array_equal, expected, matches))
+    return [
+        f"the {batch} pairs of {steps} steps of {len(owner)} pairs, and who matches whom:",
+        *table(rows, against=plain),
+        f"the same matches in {same} of {steps} steps",
+    ]
 
 
 def _match(training: PairSet, plan: PairPlan, step: int) -> np.ndarray:
     """[U, B] which sentence of a step is of which clip's video, one after the other."""
     samples = plan.samples(step)
-    rows = list(dict.fromkeys(sample.sentence for sample in samples))
-    video_of = [training.videos[training.class_of[row]].id for row in rows]
+    sentences = dict.fromkeys(sample.sentence for sample in samples)
+    video_of = [training.videos[training.class_of[sentence]].id for sentence in sentences]
     return np.array([[name == sample.video for sample in samples] for name in video_of])
 
 
-def _apart(wishes: dict[str, Any]) -> tuple[Cost, float]:
-    """In a fresh process: memory that a former way gave back would not count as growth."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_measure, (wishes,))
-
-
-def _measure(wishes: dict[str, Any]) -> tuple[Cost, float]:
-    device = torch.device(wishes["device"])
-    batch = _batch(wishes["clips"], wishes["frames"])
-    make = _ours if wishes["ours"] else _plain
-    model, step = make(wishes, device)
+def _measure(make: Any, clips: int, is_checkpointed: bool, patch: int, device: torch.device) -> tuple[Cost, float]:
+    batch = _batch(clips)
+    model, step = make(patch, device)
+    if is_checkpointed:
+        checkpoint_activations_(model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
@@ -106,10 +95,8 @@ def _measure(wishes: dict[str, Any]) -> tuple[Cost, float]:
     return cost, loss
 
 
-def _ours(wishes: dict[str, Any], device: torch.device) -> tuple[Any, Any]:
-    model = vit_b(wishes["patch"], frames=wishes["frames"]).to(device).train()
-    if wishes.get("is_checkpointed"):
-        checkpoint_activations_(model)
+def _ours(patch: int, device: torch.device) -> tuple[Any, Any]:
+    model = vit_b(patch, frames=_FRAMES).to(device).train()
     maker = StepMaker(
         model=model,
         to_pixels=lambda frames: to_pixels(frames, model.picture, device),
@@ -125,9 +112,9 @@ def _ours(wishes: dict[str, Any], device: torch.device) -> tuple[Any, Any]:
     return model, lambda batch: maker.gradients(batch, 0).loss
 
 
-def _plain(wishes: dict[str, Any], device: torch.device) -> tuple[Any, Any]:
+def _plain(patch: int, device: torch.device) -> tuple[Any, Any]:
     """What a short script does: mean of CLIP's frame features, cross-entropy within each micro-batch, losses added."""
-    vision = {"patch_size": wishes["patch"], "image_size": _SIDE}
+    vision = {"patch_size": patch, "image_size": _SIDE}
     model = CLIPModel(CLIPConfig(vision_config=vision, projection_dim=512)).to(device).train()
 
     def step(batch: Batch) -> float:
@@ -151,15 +138,15 @@ def _plain(wishes: dict[str, Any], device: torch.device) -> tuple[Any, Any]:
     return model, step
 
 
-def _batch(clips: int, frames: int) -> Batch:
+def _batch(clips: int) -> Batch:
     """Random pixels and sentences, each clip its own."""
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(1, _VOCABULARY - 2, (clips, _WORDS), generator=generator)
     ids[:, 0], ids[:, -1] = _VOCABULARY - 2, _VOCABULARY - 1
     own = torch.eye(clips, dtype=torch.bool)
     return Batch(
-        frames=torch.randint(0, 256, (clips, frames, 3, _SIDE, _SIDE), generator=generator, dtype=torch.uint8),
-        shown=torch.ones(clips, frames, dtype=torch.bool),
+        frames=torch.randint(0, 256, (clips, _FRAMES, 3, _SIDE, _SIDE), generator=generator, dtype=torch.uint8),
+        shown=torch.ones(clips, _FRAMES, dtype=torch.bool),
         start=0,
         input_ids=ids,
         mask=torch.ones_like(ids, dtype=torch.bool),

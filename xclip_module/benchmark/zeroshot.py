@@ -32,6 +32,8 @@ _QUERIES = 14
 _SAMPLING = Sampling(clip_seconds=16.0, frames_per_clip=16, stride_seconds=4.0)
 # Windows that the slow ways are measured on; their cost per window is the same all along the video.
 _MEASURED = 3
+_AGAIN, _ONCE, _OURS = "(a) every window for every query", "(b) every window once", "ours: every frame once"
+_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class _Bench:
@@ -67,31 +69,30 @@ class _Bench:
     @torch.inference_mode()
     def every_window_for_every_query(self, windows: int) -> np.ndarray:
         """The thesis' way: for each query, each window again from the file."""
-        columns = []
-        for rows in self.rows[:windows]:
-            scores = [self.model.similarity(self.text(ids[None]), self.window(rows)) for ids in self.ids]
-            columns.append(torch.cat(scores))
+        columns = [
+            torch.cat([self.model.similarity(self.text(ids[None]), self.window(rows)) for ids in self.ids])
+            for rows in self.rows[:windows]
+        ]
         return torch.cat(columns, dim=1).cpu().numpy()
 
     @torch.inference_mode()
     def every_window_once(self, windows: int) -> np.ndarray:
+        """Each window from the file, once for all queries."""
         text = self.text(self.ids)
-        return (
-            torch.cat([self.model.similarity(text, self.window(rows)) for rows in self.rows[:windows]], 1).cpu().numpy()
-        )
+        columns = [self.model.similarity(text, self.window(rows)) for rows in self.rows[:windows]]
+        return torch.cat(columns, dim=1).cpu().numpy()
 
     def every_frame_once(self, folder: Path) -> np.ndarray:
         """Ours: the very pass of run_zeroshot.py, whole video, cold store."""
         reading = Reading(_SAMPLING.fps, 224, "center", 64, "auto", 0, 120.0)
 
         def encode(batches: Iterator[Tensor], frames: int, duration: float, video: str) -> dict[str, np.ndarray]:
-            with precision.autocast(self.chosen, self.device):
-                picture, device = self.model.picture, self.device
-                return encode_frames(batches, self.model.encode_frames, picture=picture, device=device, video=video)
+            picture, device = self.model.picture, self.device
+            return encode_frames(batches, self.encode, picture=picture, device=device, video=video)
 
         videos = [Video("long", self.path, "all")]
+        store = FeatureStore(folder)
         with Progress(1, name="videos", unit="videos", is_shown=False) as progress:
-            store = FeatureStore(folder)
             ((_, stored),) = feature_pass(videos, encode, store=store, key={}, reading=reading, progress=progress)
         assert isinstance(stored, dict), "the benchmark's own video is readable"
         return score_stored(stored, self.text(self.ids), self.model, rows=self.rows, device=self.device)
@@ -115,55 +116,37 @@ class _Bench:
         return costs
 
 
-def run(device: torch.device, *, seconds: int, patch: int) -> str:
+def run(device: torch.device, *, seconds: int, patch: int) -> list[str]:
     """The three ways and the stages of ours, as a table."""
     chosen = precision.choose("auto", device)
+    rows, results = {}, {}
     with tempfile.TemporaryDirectory() as folder:
         path = write_long_video(Path(folder) / "long.mp4", seconds=seconds)
         bench = _Bench(path, patch=patch, device=device, chosen=chosen)
+        windows = len(bench.times)
         bench.every_window_once(1)  # warm-up
-        windows, rows, results = len(bench.times), {}, {}
-        with measured(device) as cost:
-            results["a"] = bench.every_window_for_every_query(_MEASURED)
-        rows["a"] = cost.times(windows / _MEASURED)
-        with measured(device) as cost:
-            results["b"] = bench.every_window_once(_MEASURED)
-        rows["b"] = cost.times(windows / _MEASURED)
-        with measured(device) as rows["ours"]:
-            results["ours"] = bench.every_frame_once(Path(folder) / "features")
+        for name, way in ((_AGAIN, bench.every_window_for_every_query), (_ONCE, bench.every_window_once)):
+            with measured(device) as cost:
+                results[name] = way(_MEASURED)
+            rows[name] = cost.times(windows / _MEASURED)
+        with measured(device) as rows[_OURS]:
+            results[_OURS] = bench.every_frame_once(Path(folder) / "features")
         stages = bench.stages()
-        return _report(bench, rows, results, stages, patch=patch)
-
-
-def _report(bench: _Bench, rows: dict[str, Cost], results: dict, stages: dict[str, Cost], *, patch: int) -> str:
-    windows, frames, ours = len(bench.times), int(bench.duration), rows["ours"].seconds
-    work = {"a": windows * 16 * _QUERIES, "b": windows * 16, "ours": frames}
-    worst = max(float(np.abs(results[key] - results["ours"][:, :_MEASURED]).max()) for key in ("a", "b"))
+    frames, ours = int(bench.duration), rows[_OURS].seconds
+    encoded = {_AGAIN: windows * 16 * _QUERIES, _ONCE: windows * 16, _OURS: frames}
+    worst = max(float(np.abs(results[name] - results[_OURS][:, :_MEASURED]).max()) for name in (_AGAIN, _ONCE))
     total = sum(cost.seconds for cost in stages.values())
-    rate = matmul_rate(bench.device, _DTYPES[bench.chosen])
+    rate = matmul_rate(device, _DTYPES[chosen])
     achieved = frames * frame_flops(patch) / stages["encode"].seconds
-    lines = [
+    return [
         f"zero-shot: {frames} s of 854x480 video, ViT-B/{patch}, {_QUERIES} queries, {windows} windows of 16 frames "
-        f"every 4 s, {bench.chosen} on {bench.device.type}",
+        f"every 4 s, {chosen} on {device.type}",
         f"(a) and (b) are measured on {_MEASURED} windows and scaled to all",
-        table(
-            {_NAMES[key]: cost for key, cost in rows.items()},
-            against=_NAMES["a"],
-            notes={_NAMES[key]: f"{count} frames encoded" for key, count in work.items()},
-        ),
-        f"ours is {rows['b'].seconds / ours:.1f}x (b); {windows / ours:.1f} clips/s, {frames / ours:.1f} frames/s; "
+        *table(rows, against=_AGAIN, notes={name: f"{count} frames encoded" for name, count in encoded.items()}),
+        f"ours is {rows[_ONCE].seconds / ours:.1f}x (b); {windows / ours:.1f} clips/s, {frames / ours:.1f} frames/s; "
         f"largest difference of scores {worst:.3f}",
         "stages of ours, one after the other: "
         + ", ".join(f"{name} {cost.seconds:.2f} s ({cost.seconds / total:.0%})" for name, cost in stages.items()),
         f"encode reaches {achieved / 1e12:.2f} of the {rate / 1e12:.2f} TFLOP/s of a matrix product "
         f"({achieved / rate:.0%}); {max(0.0, 1 - stages['encode'].seconds / ours):.0%} of ours is waiting for data",
     ]
-    return "\n".join(lines)
-
-
-_NAMES = {
-    "a": "(a) every window for every query",
-    "b": "(b) every window once",
-    "ours": "ours: every frame once",
-}
-_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}

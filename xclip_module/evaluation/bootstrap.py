@@ -24,11 +24,7 @@ def draw_weights(videos: int, draws: int, seed: int) -> np.ndarray:
 
 
 def weights_of(chosen: np.ndarray) -> np.ndarray:
-    """The same from drawn indices [B, V].
-
-    >>> weights_of(np.array([[0, 0, 2]]))
-    array([[2., 0., 1.]])
-    """
+    """The same from drawn indices [B, V]."""
     return np.stack([np.bincount(row, minlength=chosen.shape[1]) for row in chosen]).astype(float)
 
 

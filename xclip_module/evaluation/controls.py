@@ -55,15 +55,6 @@ def train_mean(training: TrainingTruth, duration: float) -> list[Moment]:
     return [Moment(float(start * duration), float(end * duration), 1.0)]
 
 
-def whole_video(duration: float) -> list[Moment]:
-    """One moment: everything.
-
-    >>> whole_video(60.0)
-    [Moment(start=0.0, end=60.0, score=1.0)]
-    """
-    return [Moment(0.0, duration, 1.0)]
-
-
 def random_scores(names: Sequence[str], video: str, count: int, seed: int) -> np.ndarray:
     """Normal noise [Q, M] that depends on seed, video and query name alone, not on order or number of videos."""
     rows = []

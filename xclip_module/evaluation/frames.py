@@ -1,7 +1,8 @@
 """How well score curves rank the samples of videos: AUROC and average precision, of one video or pooled over all.
 
 M samples of a curve, Q queries, K points of a plotted curve. AP here is scikit-learn's: a sum over distinct thresholds,
-not interpolated, equal scores count as one threshold. It is not the AP of `localisation`.
+not interpolated, equal scores count as one threshold. It is not the AP of `localisation`. Scores and labels of several
+videos are lists of one [M] (of `*_map` [Q, M]) per video.
 """
 
 from collections.abc import Sequence
@@ -18,15 +19,6 @@ class PairRanking(NamedTuple):
     auroc: float
     auprc: float
     prevalence: float
-
-    @property
-    def lift(self) -> float:
-        """AUPRC / prevalence: how many times better than curves that say nothing (constant scores give exactly 1).
-
-        >>> PairRanking(auroc=0.75, auprc=0.6, prevalence=0.25).lift
-        2.4
-        """
-        return self.auprc / self.prevalence
 
 
 class PresenceMap(NamedTuple):
@@ -93,8 +85,6 @@ def pooled_ranking(scores: Sequence[np.ndarray], labels: Sequence[np.ndarray]) -
     Unlike the mean over videos of `rank_pair` it also asks that scores are comparable between videos, and long videos
     weigh more. None where undefined, as in `rank_pair`.
 
-    scores, labels: one [M] per video.
-
     >>> pooled_ranking([np.array([0.1, 0.2]), np.array([0.8, 0.9])], [np.array([False, True]), np.array([False, True])])
     PairRanking(auroc=0.75, auprc=0.8333333333333333, prevalence=0.5)
     """
@@ -104,7 +94,7 @@ def pooled_ranking(scores: Sequence[np.ndarray], labels: Sequence[np.ndarray]) -
 def frame_pooled_map(scores: Sequence[np.ndarray], labels: Sequence[np.ndarray]) -> PresenceMap:
     """Tool-presence mAP of EndoNet: per query one AP over the samples of all videos, then the mean over queries.
 
-    scores, labels: one [Q, M] per video.  A query that is present nowhere is left out.
+    A query that is present nowhere is left out.
     Source: Twinanda et al. 2017 (EndoNet), tool presence detection.
     """
     every_score, every_label = _pool(scores, labels, dims=2)  # [Q, M of all videos]
@@ -114,7 +104,7 @@ def frame_pooled_map(scores: Sequence[np.ndarray], labels: Sequence[np.ndarray])
 def video_first_map(scores: Sequence[np.ndarray], labels: Sequence[np.ndarray]) -> PresenceMap:
     """Tool-presence mAP of CholecT50: per query the mean of the videos' APs, then the mean over queries.
 
-    scores, labels: one [Q, M] per video.  A video without the query is left out of that query's mean.
+    A video without the query is left out of that query's mean.
     Source: ivtmetrics 0.1.5 `compute_video_AP`, which means to leave such videos out too but knows them by the text
     "-0.0" of an old scikit-learn; with a current one it averages them in as 0.
     """
@@ -129,7 +119,7 @@ def video_first_map(scores: Sequence[np.ndarray], labels: Sequence[np.ndarray]) 
 def precision_recall_points(scores: Sequence[np.ndarray], labels: Sequence[np.ndarray]) -> CurvePoints | None:
     """Precision (y) over recall (x) of a query pooled over videos, every distinct score; None where it is undefined.
 
-    scores, labels: one [M] per video.  Steps, not a line, join the points: the area below them is then the AP.
+    Steps, not a line, join the points: the area below them is then the AP.
     """
     from sklearn.metrics import precision_recall_curve
 
@@ -143,7 +133,7 @@ def precision_recall_points(scores: Sequence[np.ndarray], labels: Sequence[np.nd
 def roc_points(scores: Sequence[np.ndarray], labels: Sequence[np.ndarray]) -> CurvePoints | None:
     """True positive rate (y) over false positive rate (x) of a query pooled over videos; None where it is undefined.
 
-    scores, labels: one [M] per video.  Points on a straight line between their neighbours are left out.
+    Points on a straight line between their neighbours are left out.
     """
     from sklearn.metrics import roc_curve
 

@@ -51,7 +51,10 @@ def localise_pairs(pairs: Sequence[Pair]) -> Localisation:
     `segments.clean`).
     """
     for pair in pairs:
-        _check(pair)
+        for segment in (*pair.truth, *pair.predictions):
+            if not (np.isfinite(segment[:2]).all() and segment[0] < segment[1]) or np.isnan(segment).any():
+                text = f"segment {tuple(segment)}, expected numbers, start < end"
+                raise ValueError(f"{pair.video}, {pair.query!r}: {text}")
     videos = tuple(sorted({pair.video for pair in pairs}))  # not as they come: equal scores are ordered by video
     index_of = {video: index for index, video in enumerate(videos)}
     by_query: dict[str, list[Pair]] = {}
@@ -62,12 +65,6 @@ def localise_pairs(pairs: Sequence[Pair]) -> Localisation:
         (pair.query, index_of[pair.video], judge_pair(pair.predictions, pair.truth)) for pair in pairs if pair.truth
     ]
     return Localisation(videos, queries, results, _counts(by_query, pairs))
-
-
-def _check(pair: Pair) -> None:
-    for segment in (*pair.truth, *pair.predictions):
-        if not (np.isfinite(segment[:2]).all() and segment[0] < segment[1]) or np.isnan(segment).any():
-            raise ValueError(f"{pair.video}, {pair.query!r}: segment {tuple(segment)}, expected numbers, start < end")
 
 
 def metrics(localisation: Localisation) -> dict[str, Any]:
@@ -101,11 +98,11 @@ def statistics(localisation: Localisation, weights: np.ndarray) -> dict[str, np.
     drawn = weights[:, [video for _, video, _ in localisation.results]]  # [B, pairs]
     with np.errstate(invalid="ignore"):
         pair_means = (drawn @ table) / drawn.sum(axis=1, keepdims=True)
-    count = len(limits)
-    values |= _at_thresholds("pair_mAP", pair_means[:, :count])
-    values |= _at_thresholds("R1", pair_means[:, count : 2 * count], averaged=False)
-    values |= _at_thresholds("R5", pair_means[:, 2 * count : 3 * count], averaged=False)
-    return {**values, "mIoU": pair_means[:, -1]}
+    ap, first, five, iou = np.split(pair_means, np.cumsum([len(limits)] * 3), axis=1)
+    values |= _at_thresholds("pair_mAP", ap)
+    values |= _at_thresholds("R1", first, averaged=False)
+    values |= _at_thresholds("R5", five, averaged=False)
+    return {**values, "mIoU": iou[:, 0]}
 
 
 def of_query(localisation: Localisation, name: str) -> dict[str, float | None]:
@@ -141,19 +138,20 @@ def _counts(by_query: Mapping[str, Sequence[Pair]], pairs: Sequence[Pair]) -> di
         "pairs_with_truth": len(pairs) - len(absent),
         "pairs_absent": len(absent),
         "pairs_absent_with_predictions": sum(bool(pair.predictions) for pair in absent),
-        "presence_AUROC": _presence([max((m.score for m in p.predictions), default=None) for p in pairs], pairs),
+        "presence_AUROC": _presence(pairs),
         "predictions": predictions,
         "tied_share": tied / predictions if predictions else 0.0,
     }
 
 
-def _presence(tops: Sequence[float | None], pairs: Sequence[Pair]) -> float | None:
+def _presence(pairs: Sequence[Pair]) -> float | None:
     """AUROC of the best score for "the query happens in this video"; no prediction = the lowest score."""
     from sklearn.metrics import roc_auc_score
 
     labels = [bool(pair.truth) for pair in pairs]
     if all(labels) or not any(labels):
         return None
+    tops = [max((moment.score for moment in pair.predictions), default=None) for pair in pairs]
     # No prediction is the surest "it does not happen", also beside predictions that score below 0.
     lowest = np.nextafter(min((top for top in tops if top is not None), default=0.0), -np.inf)
     return float(roc_auc_score(labels, [lowest if top is None else top for top in tops]))

@@ -75,7 +75,8 @@ def _judged_lines(
         if row.get("relevant_windows") is None:
             left_out["queries that are not annotated"] += 1
             continue
-        windows: list[Segment] = [_segment(_numbers(w, 2, line, _TRUTH)) for w in _list(row, "relevant_windows", line)]
+        numbers = (_numbers(window, 2, line, _TRUTH) for window in _list(row, "relevant_windows", line))
+        windows: list[Segment] = [(start, end) for start, end in numbers]
         kept = clean(windows, unique=True)
         left_out["true segments of no or negative length"] += kept.empty
         left_out["repeated true segments"] += kept.repeated
@@ -106,7 +107,3 @@ def _numbers(window: Any, count: int, line: str, expected: str) -> list[float]:
     if len(numbers) != count or len(window) != count or not all(map(math.isfinite, numbers)):
         raise DataError("wrong segment", line, f"found {str(window)[:60]}; expected {expected}, finite numbers")
     return numbers
-
-
-def _segment(numbers: list[float]) -> Segment:
-    return numbers[0], numbers[1]

@@ -14,30 +14,14 @@ Convention = Literal["A", "B"]
 RELAXED_PHASES = (7, 8)
 
 
-class StrictScores(NamedTuple):
-    """accuracy: [V]; the others: [V, P], NaN where the cell is left out."""
+class PhaseScores(NamedTuple):
+    """accuracy: [V]; the others: [V, P], NaN where the cell is left out. M2CAI's script knows no F1."""
 
     accuracy: np.ndarray
     precision: np.ndarray
     recall: np.ndarray
     jaccard: np.ndarray
-    F1: np.ndarray
-
-
-class RelaxedScores(NamedTuple):
-    """accuracy: [V]; the others: [V, P], NaN where the cell is left out. The script knows no F1."""
-
-    accuracy: np.ndarray
-    precision: np.ndarray
-    recall: np.ndarray
-    jaccard: np.ndarray
-
-
-class Average(NamedTuple):
-    """Mean and sample standard deviation (ddof 1); None where there is nothing to average, or too little."""
-
-    mean: float | None
-    sd: float | None
+    F1: np.ndarray | None = None
 
 
 def phase_metrics(
@@ -58,8 +42,8 @@ def phase_metrics(
     "phase/relaxed_fixed/...", "phase/relaxed_as_published/...": the same keys from `relaxed_scores`, without F1; only
     where `phases` is one of RELAXED_PHASES.
 
-    truth, predicted: per video [F] integers 0 to phases - 1.  fps: samples per second.
-    convention: as in `strict_scores`; it leaves accuracy and the relaxed scores alone.
+    fps: samples per second.  The others: as in `strict_scores`; the convention leaves accuracy and the relaxed scores
+    alone.
     """
     rows = _rows("phase", strict_scores(truth, predicted, phases=phases, convention=convention))
     if phases in RELAXED_PHASES:
@@ -71,7 +55,7 @@ def phase_metrics(
 
 def strict_scores(
     truth: Sequence[np.ndarray], predicted: Sequence[np.ndarray], *, phases: int, convention: Convention = "B"
-) -> StrictScores:
+) -> PhaseScores:
     """Scores of every cell, sample by sample; an undefined score of a cell that counts is 0.
 
     truth, predicted: per video [F] integers 0 to phases - 1.
@@ -98,7 +82,7 @@ def strict_scores(
             (2 * hits, annotated + claimed),
         ]
     )
-    return StrictScores(hits.sum(axis=1) / annotated.sum(axis=1), precision, recall, jaccard, f1)
+    return PhaseScores(hits.sum(axis=1) / annotated.sum(axis=1), precision, recall, jaccard, f1)
 
 
 def relaxed_scores(
@@ -109,7 +93,7 @@ def relaxed_scores(
     fps: float = 1.0,
     boundary_seconds: float = 10.0,
     as_published: bool = False,
-) -> RelaxedScores:
+) -> PhaseScores:
     """M2CAI's scores, forgiving confusion with a neighbouring phase close to the annotated boundaries.
 
     After the start of an annotated run the previous phase is right too (in the last two phases: the previous two), and
@@ -136,7 +120,7 @@ def relaxed_scores(
         right = _right(true, guess, samples, phases=phases, as_published=as_published)
         accuracy.append(right.mean())
         cells.append([_relaxed_cell(true == phase, guess == phase, right) for phase in range(phases)])
-    return RelaxedScores(np.array(accuracy), *np.moveaxis(np.array(cells), -1, 0))
+    return PhaseScores(np.array(accuracy), *np.moveaxis(np.array(cells), -1, 0))
 
 
 def over_videos(cells: np.ndarray) -> np.ndarray:
@@ -145,15 +129,12 @@ def over_videos(cells: np.ndarray) -> np.ndarray:
     >>> over_videos(np.array([[1.0, np.nan], [0.5, np.nan]]))
     array([0.75,  nan])
     """
-    return np.array([_average(column).mean for column in cells.T], float)
+    kept = (column[~np.isnan(column)] for column in cells.T)
+    return np.array([column.mean() if len(column) else np.nan for column in kept])
 
 
 def over_phases(cells: np.ndarray) -> np.ndarray:
-    """[V] mean of each video over the phases [V, P] whose cell counts.
-
-    >>> over_phases(np.array([[1.0, np.nan], [0.5, 0.0]]))
-    array([1.  , 0.25])
-    """
+    """[V] mean of each video over the phases [V, P] whose cell counts."""
     return over_videos(cells.T)
 
 
@@ -189,23 +170,20 @@ def _relaxed_cell(annotated: np.ndarray, claimed: np.ndarray, right: np.ndarray)
     return precision, min(1.0, hits / annotated.sum()), hits / either.sum()
 
 
-def _rows(prefix: str, scores: StrictScores | RelaxedScores) -> dict[str, float | None]:
-    accuracy = _average(scores.accuracy)
-    rows = {f"{prefix}/accuracy": accuracy.mean, f"{prefix}/accuracy_sd": accuracy.sd}
+def _rows(prefix: str, scores: PhaseScores) -> dict[str, float | None]:
+    rows = _average(f"{prefix}/accuracy", "sd", scores.accuracy)
     for name, cells in scores._asdict().items():
-        if name != "accuracy":
-            phases, videos = _average(over_videos(cells)), _average(over_phases(cells))
-            rows |= {f"{prefix}/{name}": phases.mean, f"{prefix}/{name}_sd_phases": phases.sd}
-            rows |= {f"{prefix}/per_video/{name}": videos.mean, f"{prefix}/per_video/{name}_sd": videos.sd}
+        if name != "accuracy" and cells is not None:
+            rows |= _average(f"{prefix}/{name}", "sd_phases", over_videos(cells))
+            rows |= _average(f"{prefix}/per_video/{name}", "sd", over_phases(cells))
     return rows
 
 
-def _average(values: np.ndarray) -> Average:
+def _average(name: str, suffix: str, values: np.ndarray) -> dict[str, float | None]:
+    """Mean and sample standard deviation (ddof 1); None where there is nothing to average, or too little."""
     kept = values[~np.isnan(values)]
-    return Average(
-        float(kept.mean()) if len(kept) else None,
-        float(kept.std(ddof=1)) if len(kept) > 1 else None,
-    )
+    mean, sd = float(kept.mean()) if len(kept) else None, float(kept.std(ddof=1)) if len(kept) > 1 else None
+    return {name: mean, f"{name}_{suffix}": sd}
 
 
 def _checked(

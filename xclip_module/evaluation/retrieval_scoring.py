@@ -55,49 +55,22 @@ class TwoStage(NamedTuple):
     facts: Facts
 
 
-def score_matrix(
-    text: Embeddings,
-    video: Embeddings,
-    similarity: Similarity,
-    *,
-    device: torch.device,
-    texts_per_block: int = TEXTS_PER_BLOCK,
-    videos_per_block: int = VIDEOS_PER_BLOCK,
-) -> np.ndarray:
+@torch.inference_mode()
+def score_matrix(text: Embeddings, video: Embeddings, similarity: Similarity, *, world: World) -> np.ndarray:
     """Scores [Q, C] float32 of all texts for all videos, equal to one call of `similarity` but for rounding.
 
     text, video: of Q and of C rows, on the host; a block of each is on the device at a time, so that memory beside the
-    result does not depend on Q and C. Raises NonFiniteError with the rows and columns of scores that are no number.
+    result does not depend on Q and C. Every process brings all of both, scores its run of the texts and gets the whole.
+    Raises NonFiniteError with the rows and columns of scores that are no number, on all processes, and PeerError when
+    one has ended.
     """
-    return score_shared(
-        text,
-        video,
-        similarity,
-        world=World(0, 1, device),
-        texts_per_block=texts_per_block,
-        videos_per_block=videos_per_block,
-    )
-
-
-@torch.inference_mode()
-def score_shared(
-    text: Embeddings,
-    video: Embeddings,
-    similarity: Similarity,
-    *,
-    world: World,
-    texts_per_block: int = TEXTS_PER_BLOCK,
-    videos_per_block: int = VIDEOS_PER_BLOCK,
-) -> np.ndarray:
-    """`score_matrix` by all processes: each scores its run of the texts, each gets the whole matrix.
-
-    Every process brings all texts and videos. Raises NonFiniteError, on all of them, and PeerError when one has ended.
-    """
-    _check_widths(text, video)
+    if text.pooled.shape[1:] != video.pooled.shape[1:]:
+        widths = " and ".join(str(tuple(x.pooled.shape)) for x in (text, video))
+        raise ValueError(f"pooled texts and videos of shapes {widths}, expected [Q, D] and [C, D] of one model")
     scores = np.empty((len(text.pooled), len(video.pooled)), np.float32)
-    for rows in _parts(share(len(scores), world.rank, world.size), texts_per_block):
+    for rows in _parts(share(len(scores), world.rank, world.size), TEXTS_PER_BLOCK):
         texts = _placed(text, rows, world.device)
-        for columns in _parts(range(scores.shape[1]), videos_per_block):
+        for columns in _parts(range(scores.shape[1]), VIDEOS_PER_BLOCK):
             scores[rows, columns] = similarity(texts, _placed(video, columns, world.device)).float().cpu().numpy()
     fill_rows(torch.from_numpy(scores), world)
     # Behind the exchange: all processes find the same, and none waits for one that gave up.
@@ -140,11 +113,11 @@ def two_stage(
     rank among the candidates, one that is not comes after all of them. That is the rank of a search in two stages, not
     a bound of the exact one: what was never scored can no longer stand before the own item either. A column may hold
     more than `keep` candidates, chosen by their texts; they too stand before all that was not scored.
-    Raises ValueError for keep < 1 or other widths, NonFiniteError and PeerError as `score_shared` does.
+    Raises ValueError for keep < 1 or other widths, NonFiniteError and PeerError as `score_matrix` does.
     """
     if keep < 1:
         raise ValueError(f"keep={keep} candidates, expected 1 or more")
-    matrix = score_shared(_pooled_only(text), _pooled_only(video), cosine, world=world)
+    matrix = score_matrix(_pooled_only(text), _pooled_only(video), cosine, world=world)
     chosen = _candidates(matrix, keep)
     _rescore(matrix, chosen, text, video, similarity, world)
     fill_rows(torch.from_numpy(matrix), world)
@@ -176,18 +149,8 @@ def cosine(text: Embeddings, video: Embeddings) -> Tensor:
     return text_side @ video_side.T
 
 
-def _check_widths(text: Embeddings, video: Embeddings) -> None:
-    if text.pooled.shape[1:] != video.pooled.shape[1:]:
-        widths = " and ".join(str(tuple(x.pooled.shape)) for x in (text, video))
-        raise ValueError(f"pooled texts and videos of shapes {widths}, expected [Q, D] and [C, D] of one model")
-
-
 def _parts(rows: range, size: int) -> Iterator[slice]:
     return (slice(start, min(start + size, rows.stop)) for start in range(rows.start, rows.stop, size))
-
-
-def _rows(part: Embeddings, rows: slice | Tensor) -> Embeddings:
-    return Embeddings(*(x[rows] for x in part))
 
 
 def _placed(part: Embeddings, rows: slice | Tensor, device: torch.device) -> Embeddings:
@@ -253,8 +216,9 @@ def _recalls(
     rows, columns = (
         np.sort(np.random.default_rng(seed).choice(count, min(sample, count), replace=False)) for count in chosen.shape
     )
-    exact_rows = score_shared(_rows(text, torch.from_numpy(rows)), video, similarity, world=world)
-    exact_columns = score_shared(text, _rows(video, torch.from_numpy(columns)), similarity, world=world)
+    some_texts, some_videos = Embeddings(*(x[rows] for x in text)), Embeddings(*(x[columns] for x in video))
+    exact_rows = score_matrix(some_texts, video, similarity, world=world)
+    exact_columns = score_matrix(text, some_videos, similarity, world=world)
     return _recall(exact_rows, chosen[rows]), _recall(exact_columns.T, chosen.T[columns])
 
 

@@ -1,4 +1,4 @@
-"""Segments against segments: overlap, matching, average precision, recall.
+"""Segments against segments: overlap, matching, average precision, recall, errors of the edges.
 
 T tIoU thresholds, N predictions, G true segments, V videos, B weightings of the videos. Times are seconds.
 """
@@ -40,6 +40,24 @@ class Judged(NamedTuple):
     hits: np.ndarray
     video: np.ndarray
     truths: np.ndarray
+
+
+class BoundaryError(NamedTuple):
+    """One first answer: start and end minus the true ones in seconds (positive = too late), and its tIoU."""
+
+    video: str
+    query: str
+    start: float
+    end: float
+    tiou: float
+
+
+class Cleaned(NamedTuple):
+    """Segments that can be judged, and how many were left out."""
+
+    kept: list
+    empty: int
+    repeated: int
 
 
 def tious(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -144,14 +162,6 @@ def judge_pair(
     return PairResult(average_precisions(judged)[0], float(best[0]), float(best[:5].max()))
 
 
-class Cleaned(NamedTuple):
-    """Segments that can be judged, and how many were left out."""
-
-    kept: list
-    empty: int
-    repeated: int
-
-
 def clean(segments: Sequence[Sequence[float]], *, unique: bool) -> Cleaned:
     """Segments without those of no or negative length; of true ones (`unique`) also without repetitions.
 
@@ -164,3 +174,26 @@ def clean(segments: Sequence[Sequence[float]], *, unique: bool) -> Cleaned:
     kept = [segment for segment in segments if segment[1] > segment[0]]
     distinct = list(dict.fromkeys(tuple(segment) for segment in kept)) if unique else kept
     return Cleaned(distinct, len(segments) - len(kept), len(kept) - len(distinct))
+
+
+def boundary_errors(pairs: Sequence[Pair]) -> list[BoundaryError]:
+    """Errors of the surest answer of every pair against the true segment that it overlaps most.
+
+    Answers without any overlap have no edge to be compared with and are left out: say beside the errors of how many
+    pairs they are. Of equally sure answers the first counts, of equal overlaps the earliest segment.
+
+    >>> boundary_errors([Pair("clip", "a", ((10.0, 20.0),), (Moment(12.0, 19.0, 1.0),))])
+    [BoundaryError(video='a', query='clip', start=2.0, end=-1.0, tiou=0.7)]
+    """
+    errors = []
+    for pair in pairs:
+        if not pair.truth or not pair.predictions:
+            continue
+        first = max(pair.predictions, key=lambda moment: moment.score)
+        truth = np.array(sorted(pair.truth), float)
+        overlaps = tious(np.array([first[:2]], float), truth)[0]
+        best = int(overlaps.argmax())
+        if overlaps[best] > 0:
+            start, end = (float(first[edge] - truth[best, edge]) for edge in (0, 1))
+            errors.append(BoundaryError(pair.video, pair.query, start, end, float(overlaps[best])))
+    return errors

@@ -14,6 +14,9 @@ from xclip_module.evaluation.localisation import Localisation, localise_pairs, m
 from xclip_module.evaluation.segments import clean
 from xclip_module.interface import Answer, Pair
 
+_RANKING = ("AUROC", "AUPRC", "prevalence")
+_POOLED = tuple(f"{key}_pooled" for key in _RANKING)
+
 # Video -> query -> true segments; a pair that is not there is not annotated.
 Truth = Mapping[str, Mapping[str, Sequence[tuple[float, float]]]]
 
@@ -105,7 +108,8 @@ def _frame_means(frames: Sequence[_PairFrames]) -> dict[str, Any]:
     auroc, auprc = _mean([row.auroc for row in frames]), _mean([row.auprc for row in frames])
     prevalence = _mean([row.prevalence for row in frames])
     lift = None if auprc is None or not prevalence else auprc / prevalence
-    return {"AUROC": auroc, "AUPRC": auprc, "prevalence": prevalence, "lift": lift, "pairs": _defined(frames)}
+    pairs = sum(not math.isnan(row.auprc) for row in frames)
+    return {"AUROC": auroc, "AUPRC": auprc, "prevalence": prevalence, "lift": lift, "pairs": pairs}
 
 
 def _frame_replicates(frames: Sequence[_PairFrames], weights: np.ndarray) -> dict[str, np.ndarray]:
@@ -116,7 +120,7 @@ def _frame_replicates(frames: Sequence[_PairFrames], weights: np.ndarray) -> dic
     count = drawn @ defined
     means = (drawn @ np.where(defined, values, 0.0)) / np.where(count > 0, count, 1)
     means[count == 0] = np.nan
-    return {name: means[:, column] for column, name in enumerate(("AUROC", "AUPRC", "prevalence"))}
+    return {name: means[:, column] for column, name in enumerate(_RANKING)}
 
 
 def _query_row(
@@ -127,9 +131,7 @@ def _query_row(
     pooled = pooled_ranking([answer.ranking[row] for answer in annotated], labels) if annotated else None
     return {
         **_frame_means([pair for pair in frames if pair.query == name]),
-        "AUROC_pooled": pooled.auroc if pooled else None,
-        "AUPRC_pooled": pooled.auprc if pooled else None,
-        "prevalence_pooled": pooled.prevalence if pooled else None,
+        **dict(zip(_POOLED, pooled or (None, None, None), strict=True)),
         **_named(of_query(judged, name)),
         "absent": sum(not truth[answer.video][name] for answer in annotated),
     }
@@ -157,16 +159,11 @@ def _video_row(index: int, video: str, frames: Sequence[_PairFrames], judged: Lo
 
 
 def _pooled_means(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    keys = ("AUROC_pooled", "AUPRC_pooled", "prevalence_pooled")
-    return {key: _mean([row[key] for row in rows.values() if row[key] is not None]) for key in keys}
+    return {key: _mean([row[key] for row in rows.values() if row[key] is not None]) for key in _POOLED}
 
 
 def _named(values: Mapping[str, Any]) -> dict[str, Any]:
     return {"mAP@0.5": values["det_mAP@0.5"], **values}
-
-
-def _defined(frames: Sequence[_PairFrames]) -> int:
-    return sum(not math.isnan(row.auprc) for row in frames)
 
 
 def _mean(values: Sequence[float]) -> float | None:

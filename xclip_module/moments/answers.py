@@ -10,9 +10,8 @@ import numpy as np
 
 from xclip_module.config import EvalConfig
 from xclip_module.interface import Answer, Curve, Moment, Question
-from xclip_module.moments.components import find_components
 from xclip_module.moments.procedure_order import decode_order, first_in_order
-from xclip_module.moments.proposals import Search, find_moments
+from xclip_module.moments.proposals import Search, find_components, find_moments
 from xclip_module.moments.tracks import PROCEDURE, SIMILARITY, Curves, make_curves
 
 # The keys of the section that shape no moment.

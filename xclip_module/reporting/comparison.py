@@ -89,8 +89,11 @@ def comparison_csv(runs: Sequence[RunFiles], compared: Sequence[Compared]) -> st
     """One line per run, track, split and metric, fractions; the split "test - val" holds the gap and its interval."""
     rows: list[list[Any]] = []
     for result in compared:
-        difference = _flat(result.difference) if result.difference else [None] * 4
-        rows.append([*result[:5], *(result.bounds or (None, None)), *difference])
+        cells: list[Any] = [None] * 4
+        if result.difference is not None:
+            value, between = result.difference
+            cells = [value, *(between or (None, None)), result.difference.excludes_zero]
+        rows.append([*result[:5], *(result.bounds or (None, None)), *cells])
     for run, track, metric, gap in _gaps(runs):
         rows.append([run, track, "test - val", metric, gap.value, *(gap.bounds or (None, None)), *[None] * 4])
     return csv_text([*_HEAD, *_DIFFERENCE_HEAD], rows)
@@ -145,10 +148,6 @@ def _draws(run: RunFiles, key: str) -> np.ndarray:
             "no bootstrap of this metric", f"{run.name}/bootstrap.npz", key, "the run again, with this version"
         )
     return run.replicates[key]
-
-
-def _flat(difference: Difference) -> list[Any]:
-    return [difference.value, *(difference.bounds or (None, None)), difference.excludes_zero]
 
 
 def _gaps(runs: Sequence[RunFiles]) -> Iterator[tuple[str, str, str, Difference]]:

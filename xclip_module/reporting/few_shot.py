@@ -112,9 +112,8 @@ def _spread(rows: Sequence[Mapping[str, Any]], split: str, metric: str) -> Sprea
     """rows: the draws of one number of training videos."""
     shots = rows[0]["shots"]
     values = [value for row in rows if (value := row["splits"].get(split, {}).get(metric)) is not None]
-    if not values:
-        return Spread(shots, split, metric, None, None, None, 0, len(rows))
-    return Spread(shots, split, metric, float(np.mean(values)), min(values), max(values), len(values), len(rows))
+    mean, low, high = (float(np.mean(values)), min(values), max(values)) if values else (None, None, None)
+    return Spread(shots, split, metric, mean, low, high, len(values), len(rows))
 
 
 def _spread_cell(spread: Spread) -> Cell:

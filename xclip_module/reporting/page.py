@@ -1,20 +1,22 @@
-"""`report.html`: one file that needs nothing beside it."""
+"""The report of a run: `report.html`, one file that needs nothing beside it, and `report.md`, its short form."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from xclip_module.reporting import cards, few_shot, probe_facts, split_gap, tables, training_facts, verdicts
-from xclip_module.reporting.cards import Card
+from xclip_module.reporting import few_shot, probe_facts, split_gap, tables, training_facts, verdicts
 from xclip_module.reporting.chart import Chart, clock
-from xclip_module.reporting.template import TEMPLATES, embed, render
+from xclip_module.reporting.template import TEMPLATES, Card, card, embed, render
 
 # (video, start, end, score) by query text, best first.
 BestMoments = Mapping[str, Sequence[tuple[str, float, float, float]]]
 
 # Cards of one sentence: more of them nobody looks at, and each brings its picture into the page.
 MOST_CARDS = 24
+# Pictures of how the weights came to be stand before the results.
+_OF_WEIGHTS = {f"pictures/{name}.svg" for name in (training_facts.PICTURE, *probe_facts.PICTURES)}
+_COLUMNS = ("AUROC", "AUPRC", "prevalence", "lift", "mAP@0.5", "R1@0.5", "mIoU")
 
 
 class RankedVideo(NamedTuple):
@@ -80,6 +82,45 @@ def html_report(
     )
 
 
+def markdown_report(metrics: Mapping[str, Any], *, answers: str, environment: str, pictures: Sequence[str]) -> str:
+    """The report of one run as Markdown.
+
+    metrics: as in metrics.json.  answers: the best moments where there is no truth.  environment: the block to paste.
+    pictures: paths relative to the run folder.
+    """
+    training = metrics.get("training")
+    gap = split_gap.trained_gap(metrics)
+    text = render(
+        TEMPLATES / "report.md",
+        metrics=metrics,
+        untrained=verdicts.UNTRAINED if metrics["untrained"] else "",
+        gap=gap,
+        gap_columns=list(gap["val"]) if gap else [],
+        training=training_parts(training),
+        checks=_checks(training) if training else [],
+        monitored=[column.key for column in training_facts.METRICS],
+        probe=probe_parts(metrics),
+        splits=[(name, result, verdicts.against_time_prior(result)) for name, result in metrics["splits"].items()],
+        columns=list(_COLUMNS),
+        answers=answers,
+        pictures_of_weights=[path for path in pictures if path in _OF_WEIGHTS],
+        pictures=[path for path in pictures if path not in _OF_WEIGHTS],
+        environment=environment,
+    )
+    return f"{text}\n"
+
+
+def best_moments(best: BestMoments) -> str:
+    """Per query its best moments as lines `video  mm:ss – mm:ss  score`."""
+    lines = []
+    for query, rows in best.items():
+        lines.append(f"“{query}”")
+        lines += [f"  {video}  {clock(start)} – {clock(end)}  score {score:.2f}" for video, start, end, score in rows]
+        if not rows:
+            lines.append("  no moment stands out: the score is the same everywhere")
+    return "\n".join(lines)
+
+
 def training_parts(training: Mapping[str, Any] | None, chart: Chart | None = None) -> dict[str, Any] | None:
     """What the templates show of a fine-tuned run's training; None for other runs."""
     if not training:
@@ -113,7 +154,7 @@ def _ranked(rows: Sequence[RankedVideo]) -> tuple[str, list[Card]]:
     """What to say of those that are not shown, and a card for each of the others."""
     words = f"The first {MOST_CARDS} of {len(rows)} videos." if len(rows) > MOST_CARDS else ""
     shown = [
-        cards.card(row.thumbnail, row.video, f"{rank}. score {row.score:.2f}", f"{clock(row.start)} – {clock(row.end)}")
+        card(row.thumbnail, row.video, f"{rank}. score {row.score:.2f}", f"{clock(row.start)} – {clock(row.end)}")
         for rank, row in enumerate(rows[:MOST_CARDS], 1)
     ]
     return words, shown
@@ -142,3 +183,10 @@ def _section(
         "pictures": [embed(chart) for chart in pictures.splits.get(name, ())],
         "ribbons": [(video, targets[video], embed(pictures.ribbons[video])) for video in order],
     }
+
+
+def _checks(training: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """The validations to show, each with its step and what is special about it."""
+    kept = training_facts.kept_step(training)
+    rows = training_facts.chosen_rows(training["validations"], kept)
+    return [(f"{row['step']} {training_facts.note_of(row['step'], kept)}".strip(), row) for row in rows]

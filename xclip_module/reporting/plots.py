@@ -13,8 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from xclip_module.reporting.chart import label_lines
-from xclip_module.reporting.figures import FONT, blank, dress
-from xclip_module.reporting.palette import BEST, CHANCE, LINES, TRUTH
+from xclip_module.reporting.figures import BEST, CHANCE, FONT, LINES, TRUTH, blank, dress
 
 # Panels side by side, and letters that fit above one.
 _COLUMNS, _LABEL_WIDTH = 4, 25
@@ -45,7 +44,7 @@ def curve_grid(panels: Sequence[Panel], *, labels: tuple[str, str], title: str, 
     columns = min(_COLUMNS, len(panels))
     rows = math.ceil(len(panels) / columns)
     height = 2.35 * rows + 0.75
-    figure = blank(height)
+    figure = blank(height, title)
     grid = figure.subplots(rows, columns, squeeze=False)
     figure.subplots_adjust(
         left=0.075, right=0.985, top=1 - 0.95 / height, bottom=0.55 / height, wspace=0.16, hspace=0.62
@@ -56,7 +55,6 @@ def curve_grid(panels: Sequence[Panel], *, labels: tuple[str, str], title: str, 
             continue
         is_lowest = index + columns >= len(panels)
         _draw_panel(axes, panels[index], is_steps=is_steps, is_left=index % columns == 0, is_lowest=is_lowest)
-    figure.text(0.01, 1 - 0.1 / height, title, fontsize=11, va="top")
     figure.text(0.53, 0.12 / height, labels[0], fontsize=FONT, ha="center", va="bottom")
     figure.text(0.012, 0.5, labels[1], fontsize=FONT, rotation=90, va="center", ha="left")
     return figure
@@ -67,8 +65,7 @@ def map_figure(panels: Mapping[str, Sequence[Line]], limits: Sequence[float], *,
 
     panels: "test, 40 videos" -> its lines, each over `limits`; those of controls dashed.
     """
-    height = 3.5
-    figure = blank(height)
+    figure = blank(3.5, title, top=0.98)
     grid = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
     figure.subplots_adjust(left=0.075, right=0.985, top=0.82, bottom=0.26, wspace=0.06)
     for axes, (name, lines) in zip(grid, panels.items(), strict=True):
@@ -79,7 +76,6 @@ def map_figure(panels: Mapping[str, Sequence[Line]], limits: Sequence[float], *,
         axes.set_ylim(bottom=0)
         dress(axes)
     grid[0].set_ylabel("det_mAP (%)", fontsize=FONT)
-    figure.text(0.01, 0.98, title, fontsize=11, va="top")
     handles, names = grid[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="lower center", ncols=5, frameon=False, fontsize=FONT)
     return figure
@@ -92,7 +88,7 @@ def boundary_figure(panels: Mapping[str, np.ndarray], totals: Mapping[str, int],
     The outermost bars hold everything beyond them.
     """
     height = 2.3 * len(panels) + 0.6
-    figure = blank(height)
+    figure = blank(height, title)
     grid = figure.subplots(len(panels), 2, squeeze=False, sharex=True, sharey="row")
     figure.subplots_adjust(
         left=0.075, right=0.985, top=1 - 0.75 / height, bottom=0.55 / height, wspace=0.08, hspace=0.42
@@ -110,7 +106,6 @@ def boundary_figure(panels: Mapping[str, np.ndarray], totals: Mapping[str, int],
         axes_row[0].set_ylabel("answers", fontsize=FONT)
     for axes in grid[-1]:
         axes.set_xlabel("found − true (s); right of 0 = too late", fontsize=FONT)
-    figure.text(0.01, 1 - 0.1 / height, title, fontsize=11, va="top")
     return figure
 
 

@@ -14,8 +14,7 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from xclip_module.reporting.chart import clock, csv_text, label_lines
-from xclip_module.reporting.figures import FONT, WIDTH, blank, dress
-from xclip_module.reporting.palette import BEST, FURTHER, TRUTH, ink_on, query_colours
+from xclip_module.reporting.figures import BEST, FONT, FURTHER, TRUTH, WIDTH, blank, dress, ink_on, query_colours
 
 # Inches around the axes, and of a row, a strip, and the way from one to the next.
 _LEFT, _RIGHT, _TOP, _BOTTOM = 2.25, 0.3, 0.36, 0.86
@@ -57,7 +56,8 @@ def ribbon_figure(ribbon: Ribbon) -> Figure:
     rows = [row for row in (ribbon.true_phase, ribbon.predicted) if row is not None]
     tall = _STEP * (len(rows) + len(ribbon.names))
     height = _TOP + tall + _BOTTOM
-    figure = blank(height)
+    title = f"{label_lines(ribbon.video, 70, lines=1)}: {len(ribbon.times)} samples, {len(ribbon.names)} queries"
+    figure = blank(height, title)
     box = (_LEFT / WIDTH, _BOTTOM / height, 1 - (_LEFT + _RIGHT) / WIDTH, tall / height)
     axes = figure.add_axes(box, xlim=(0, ribbon.duration), ylim=(tall, 0))
     _draw_phases(axes, ribbon)
@@ -66,8 +66,6 @@ def ribbon_figure(ribbon: Ribbon) -> Figure:
         _draw_strip(axes, ribbon, row, top)
         _label(axes, f"{row + 1}  {name}", top + _STRIP / 2, colour=query_colours(ribbon.kinds)[row])
     _dress_time(axes)
-    title = f"{label_lines(ribbon.video, 70, lines=1)}: {len(ribbon.times)} samples, {len(ribbon.names)} queries"
-    figure.text(0.01, 1 - 0.1 / height, title, fontsize=11, va="top")
     _legend(figure, ribbon)
     return figure
 

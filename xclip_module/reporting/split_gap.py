@@ -67,7 +67,8 @@ def trained_gap_table(metrics: Mapping[str, Any], replicates: Mapping[str, np.nd
     for column in _COLUMNS:
         gap = split_gap(metrics, replicates, metrics["track"], column.key)
         lift = values[GAP][column.key]
-        gaps.append(_gap_cell(gap) if column.kind == "percent" else Cell(_signed_ratio(lift)))
+        ratio = tables.UNDEFINED if lift is None else f"{lift:+.2f}".replace("-", "−")
+        gaps.append(_gap_cell(gap) if column.kind == "percent" else Cell(ratio))
     rows.append(Row(GAP, "percent points; * = the 95 % interval excludes 0", gaps, "track"))
     return Table(f"Val → test, {metrics['track']}, the track of this run's answers", "split", _COLUMNS, rows)
 
@@ -113,7 +114,3 @@ def _gap_cell(gap: Difference) -> Cell:
     """The difference, * where its interval excludes 0, and the interval below it."""
     value, _, bounds = verdicts.signed(gap).partition(" ")
     return Cell(value + " *" * gap.excludes_zero, (bounds,) if bounds else ())
-
-
-def _signed_ratio(value: float | None) -> str:
-    return tables.UNDEFINED if value is None else f"{value:+.2f}".replace("-", "−")

@@ -3,11 +3,20 @@
 import base64
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from xclip_module.reporting.chart import Chart, clock
 
 TEMPLATES = Path(__file__).with_name("templates")
+
+
+class Card(NamedTuple):
+    """source: a data address, "" = no picture.  title, words: below it.  is_marked: stands out among the others."""
+
+    source: str
+    title: str
+    words: tuple[str, ...]
+    is_marked: bool = False
 
 
 def render(template: Path, **values: Any) -> str:
@@ -53,3 +62,13 @@ def embed(chart: Chart) -> dict[str, Any]:
     """
     data = base64.b64encode(chart.svg).decode()
     return {"src": f"data:image/svg+xml;base64,{data}", "title": chart.title, "files": list(chart.csv)}
+
+
+def card(thumbnail: bytes, title: str, *words: str, is_marked: bool = False) -> Card:
+    """A card; thumbnail: a JPEG file, empty = there is none.
+
+    >>> card(b"", "video7", "score 0.31")
+    Card(source='', title='video7', words=('score 0.31',), is_marked=False)
+    """
+    source = f"data:image/jpeg;base64,{base64.b64encode(thumbnail).decode()}" if thumbnail else ""
+    return Card(source, title, words, is_marked)

@@ -8,6 +8,7 @@ from xclip_module.reporting.tables import interval, number
 
 PRIOR = "time prior"
 UNTRAINED = "The weights are untrained (random): expect chance."
+_BLIND = "The model does not beat the time prior, which knows only when things usually happen and sees no picture."
 _NAMES = {"AUROC": "AUROC", "AUPRC": "AP", "mAP@0.5": "det_mAP@0.5"}
 
 
@@ -25,13 +26,12 @@ def against_time_prior(result: Mapping[str, Any]) -> list[str]:
         if ours is None or theirs is None:
             continue
         bounds = result["minus_time_prior"].get(key)
-        words.append(f"{name}: {_side(ours, theirs, bounds)} the time prior ({_values(ours, theirs, bounds)})")
-    auroc = result["macro"]["AUROC"]
-    if auroc is not None and not _is_above(auroc, prior["AUROC"], result["minus_time_prior"].get("AUROC")):
-        words.insert(
-            0,
-            "The model does not beat the time prior, which knows only when things usually happen and sees no picture.",
-        )
+        paired = f", difference {interval(bounds)}" if bounds else ""
+        values = f"{number(ours)} % against {number(theirs)} %{paired}"
+        side = _side(ours, theirs, bounds)
+        if key == "AUROC" and not side.endswith("above"):
+            words.append(_BLIND)
+        words.append(f"{name}: {side} the time prior ({values})")
     return words
 
 
@@ -58,7 +58,8 @@ def of_100_searches(result: Mapping[str, Any]) -> str:
         "Of 100 searches for something that happens, the first answer overlaps the true moment by half or more in "
         f"{100 * share:.0f}"
     )
-    beside = [f"{100 * row['R1@0.5']:.0f} for {name}" for name, row in _beside(result) if row["R1@0.5"] is not None]
+    rows = {name: result["controls"][name]["R1@0.5"] for name in (PRIOR, "oracle") if name in result["controls"]}
+    beside = [f"{100 * value:.0f} for the {name}" for name, value in rows.items() if value is not None]
     return line + (f" ({', '.join(beside)})." if beside else ".")
 
 
@@ -94,20 +95,7 @@ def _plus(value: float) -> str:
     return f"{100 * value:+.1f}".replace("-", "−")
 
 
-def _beside(result: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
-    return [(f"the {name}", result["controls"][name]) for name in (PRIOR, "oracle") if name in result["controls"]]
-
-
 def _side(ours: float, theirs: float, bounds: Sequence[float] | None) -> str:
     if not bounds:
         return "by its value (no interval) " + ("above" if ours > theirs else "below" if ours < theirs else "equal to")
     return "above" if bounds[0] > 0 else "below" if bounds[1] < 0 else "not distinguishable from"
-
-
-def _values(ours: float, theirs: float, bounds: Sequence[float] | None) -> str:
-    paired = f", difference {interval(bounds)}" if bounds else ""
-    return f"{number(ours)} % against {number(theirs)} %{paired}"
-
-
-def _is_above(ours: float, theirs: float, bounds: Sequence[float] | None) -> bool:
-    return bounds[0] > 0 if bounds else ours > theirs

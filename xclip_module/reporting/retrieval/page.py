@@ -8,12 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from xclip_module.reporting import cards, verdicts
-from xclip_module.reporting.cards import Card
+from xclip_module.reporting import verdicts
 from xclip_module.reporting.chart import Chart
 from xclip_module.reporting.page import training_parts
 from xclip_module.reporting.retrieval import recall_tables
-from xclip_module.reporting.template import embed, render
+from xclip_module.reporting.template import Card, card, embed, render
 
 _TEMPLATES = Path(__file__).with_name("templates")
 _HEADINGS = {"worst": "Worst queries", "best": "Best queries"}
@@ -111,7 +110,7 @@ def _card(number: int, video: TopVideo, hit: Hit) -> Card:
     # The own video's place in the list may be better than its rank, in which ties count against it.
     score = f"score {video.score:.4g}"
     words = (f"own video, rank {hit.rank}", score) if video.is_own else (f"{number}. {score}",)
-    return cards.card(video.thumbnail, video.video, *words, is_marked=video.is_own)
+    return card(video.thumbnail, video.video, *words, is_marked=video.is_own)
 
 
 def _own_words(hit: Hit) -> str:

@@ -12,8 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from xclip_module.reporting.chart import csv_text
-from xclip_module.reporting.figures import FONT, blank, dress
-from xclip_module.reporting.palette import BEST, CHANCE, TRUTH
+from xclip_module.reporting.figures import BEST, CHANCE, FONT, TRUTH, blank, dress
 
 _COLOURS = {"t2v": TRUTH, "v2t": BEST}
 # Two chance lines that coincide, as on square matrices, show both colours in turn.
@@ -62,7 +61,7 @@ def rank_edges(candidates: int) -> list[int]:
 def recall_figure(curves: Sequence[RecallCurve], *, title: str) -> Figure:
     """R@K in percent over K, a line per direction, R@1, 5 and 10 marked; chance dashed."""
     height = 3.9
-    figure = blank(height)
+    figure = blank(height, title)
     axes = figure.subplots()
     figure.subplots_adjust(left=0.075, right=0.985, top=1 - 0.55 / height, bottom=0.95 / height)
     for curve in curves:
@@ -80,7 +79,6 @@ def recall_figure(curves: Sequence[RecallCurve], *, title: str) -> Figure:
     axes.set_ylabel("R@K (% of queries)", fontsize=FONT)
     axes.grid(axis="y", color="#E6E6E6", lw=0.7)
     dress(axes)
-    figure.text(0.01, 1 - 0.1 / height, title, fontsize=11, va="top")
     figure.legend(loc="lower center", ncols=4, frameon=False, fontsize=FONT)
     return figure
 
@@ -91,7 +89,7 @@ def rank_figure(bars: Sequence[RecallCurve], *, title: str) -> Figure:
     bars: R@K at the last rank of each bar (see `rank_edges`), for every direction.
     """
     height = 3.5
-    figure = blank(height)
+    figure = blank(height, title)
     grid = figure.subplots(1, len(bars), squeeze=False, sharey=True)[0]
     figure.subplots_adjust(left=0.075, right=0.985, top=1 - 0.75 / height, bottom=1.15 / height, wspace=0.06)
     for axes, curve in zip(grid, bars, strict=True):
@@ -99,7 +97,6 @@ def rank_figure(bars: Sequence[RecallCurve], *, title: str) -> Figure:
         axes.set_title(_label(curve), fontsize=10)
         dress(axes)
     grid[0].set_ylabel("queries (%)", fontsize=FONT)
-    figure.text(0.01, 1 - 0.1 / height, title, fontsize=11, va="top")
     figure.text(0.53, 0.34 / height, "rank of the own video or text", fontsize=FONT, ha="center", va="bottom")
     handles, names = grid[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="lower center", frameon=False, fontsize=FONT, ncols=2)
@@ -120,11 +117,11 @@ def rank_csv(bars: Sequence[RecallCurve]) -> str:
     """The numbers of `rank_figure`: direction, first and last rank of each bar, queries, and fractions of them."""
     rows = []
     for curve in bars:
-        shares, expected = _parts(curve.values), _parts(curve.chance)
+        shares, expected, firsts = _parts(curve.values), _parts(curve.chance), _firsts(curve.ks)
         counts = np.rint(shares * curve.queries).astype(int)
         for bar, last in enumerate(curve.ks):
             cells = (int(counts[bar]), float(shares[bar]), float(expected[bar]))
-            rows.append((curve.direction, _first(curve.ks, bar), last, *cells))
+            rows.append((curve.direction, firsts[bar], last, *cells))
     return csv_text(("direction", "first rank", "last rank", "queries", "share", "chance"), rows)
 
 
@@ -137,8 +134,9 @@ def _parts(values: np.ndarray) -> np.ndarray:
     return np.diff(values, prepend=0.0)
 
 
-def _first(ks: Sequence[int], bar: int) -> int:
-    return ks[bar - 1] + 1 if bar else 1
+def _firsts(ks: Sequence[int]) -> list[int]:
+    """First rank of each bar."""
+    return [1, *(k + 1 for k in ks[:-1])]
 
 
 def _mark(axes: Axes, curves: Sequence[RecallCurve]) -> None:
@@ -161,6 +159,6 @@ def _draw_bars(axes: Axes, curve: RecallCurve) -> None:
     # White below, or grey is lost on a bar.
     axes.hlines(expected, bars - 0.43, bars + 0.43, color="white", lw=3.2)
     axes.hlines(expected, bars - 0.43, bars + 0.43, color=CHANCE, lw=1.6, ls="--", label="chance")
-    firsts = [_first(curve.ks, bar) for bar in range(len(curve.ks))]
-    names = [f"{first}–{last}" if first < last else str(last) for first, last in zip(firsts, curve.ks, strict=True)]
+    bounds = zip(_firsts(curve.ks), curve.ks, strict=True)
+    names = [f"{first}–{last}" if first < last else str(last) for first, last in bounds]
     axes.set_xticks(bars, names, rotation=35, ha="right", rotation_mode="anchor")

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from xclip_module.reporting import tables, training_facts
-from xclip_module.reporting.retrieval.published import MARK, Published, published, tested_on
+from xclip_module.reporting.retrieval.published import MARK, published, tested_on
 from xclip_module.reporting.tables import Row, Table
 
 _COLUMNS = tuple(column._replace(note="", key=column.key[4:]) for column in training_facts.RETRIEVAL[:5])
@@ -91,7 +91,8 @@ def published_table(metrics: Mapping[str, Any]) -> Table | None:
         note += f"; over {size(ours)}"
     body = [Row(f"this run, {split}", str(note), tables.cells(ours["metrics"], columns), "track")]
     body += [
-        Row(f"{row.method}, {row.backbone}", _published_note(row), tables.cells(row.values, columns)) for row in rows
+        Row(f"{row.method}, {row.backbone}", MARK + f"; {row.note}" * bool(row.note), tables.cells(row.values, columns))
+        for row in rows
     ]
     caption = f"The papers' own numbers ({rows[0].split}): other training and hardware, one run each, {MARK}. {_SIDES}"
     return Table(caption, "who", columns, body)
@@ -137,27 +138,19 @@ def choice_words(metrics: Mapping[str, Any]) -> tuple[str, bool]:
     """What the numbers are worth after the choice of the weights, and whether that is a warning."""
     training = metrics["training"]
     split, reported = training_facts.validated_on(training), list(metrics["splits"])
+    others = [name for name in reported if name != split]
+    picked = f"The best step was picked on {split}, the very split that is reported here"
     if not training_facts.is_best(training):
         words = "No split chose the weights: those of the last step are reported."
-        picked = f" The best step beside it was picked on {split}, the very split that is reported: it is optimistic."
-        return words + picked * (split in reported and bool(training["validations"])), False
-    others = [name for name in reported if name != split]
-    if not others and training_facts.kept_step(training) == training["steps"]:
-        return (
-            f"The best step was picked on {split}, the very split that is reported here, but it is the last one.",
-            False,
-        )
-    if not others:
-        return (
-            f"The best step was picked on {split}, the very split that is reported here: its numbers are optimistic. "
-            "Those of the last step are not, and stand beside them.",
-            True,
-        )
-    optimistic = ", so that its numbers are optimistic" * (split in reported)
-    return (
-        f"{split} chose the step{optimistic}; {', '.join(others)} was looked at once, with the chosen weights.",
-        False,
-    )
+        beside = f" The best step beside it was picked on {split}, the very split that is reported: it is optimistic."
+        return words + beside * (split in reported and bool(training["validations"])), False
+    if others:
+        optimistic = ", so that its numbers are optimistic" * (split in reported)
+        words = f"{split} chose the step{optimistic}; {', '.join(others)} was looked at once, with the chosen weights."
+        return words, False
+    if training_facts.kept_step(training) == training["steps"]:
+        return f"{picked}, but it is the last one.", False
+    return f"{picked}: its numbers are optimistic. Those of the last step are not, and stand beside them.", True
 
 
 def _of(values: Mapping[str, Any], direction: str) -> dict[str, Any]:
@@ -174,7 +167,3 @@ def _share(result: Mapping[str, Any], name: str) -> str:
 
 def _of_100(share: float | None) -> str:
     return tables.UNDEFINED if share is None else f"{100 * share:.0f}" if share >= 0.1 else f"{100 * share:.1g}"
-
-
-def _published_note(row: Published) -> str:
-    return MARK + f"; {row.note}" * bool(row.note)

@@ -13,7 +13,7 @@ from xclip_module.evaluation.bootstrap import draw_weights, intervals, paired_di
 from xclip_module.evaluation.frames import frame_pooled_map, labels_at, video_first_map
 from xclip_module.evaluation.phases import phase_metrics
 from xclip_module.evaluation.summary import Summary, summarise
-from xclip_module.interface import Answer, Corpus, Curve, Query, Question, Segment, Video
+from xclip_module.interface import Answer, Corpus, Curve, Moment, Query, Question, Segment, Video
 from xclip_module.moments.answers import answer as answer_of
 from xclip_module.moments.answers import describe
 from xclip_module.moments.tracks import SIMILARITY, TEMPORAL
@@ -244,7 +244,7 @@ def control_rows(judging: Judge, curves: Sequence[Curve], seed: int) -> tuple[di
     answers = {
         "random": _of_scores(judging, curves, noise),
         "whole video": [
-            _of_moments(curve, {name: controls.whole_video(curve.duration) for name in names}) for curve in curves
+            _of_moments(curve, {name: [Moment(0.0, curve.duration, 1.0)] for name in names}) for curve in curves
         ],
     }
     prior = None

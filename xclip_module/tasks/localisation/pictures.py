@@ -5,14 +5,13 @@ from typing import Any
 
 import numpy as np
 
-from xclip_module.evaluation.boundaries import BoundaryError, boundary_errors
 from xclip_module.evaluation.frames import labels_at, precision_recall_points, roc_points
-from xclip_module.evaluation.segments import THRESHOLDS, clean
+from xclip_module.evaluation.segments import THRESHOLDS, BoundaryError, boundary_errors, clean
 from xclip_module.interface import Answer, Corpus, Pair
 from xclip_module.reporting import plots
 from xclip_module.reporting.chart import Chart, chart_of, csv_text
+from xclip_module.reporting.figures import query_colours
 from xclip_module.reporting.page import Pictures
-from xclip_module.reporting.palette import query_colours
 from xclip_module.reporting.plots import Line, Panel
 from xclip_module.reporting.probe_pictures import probe_pictures
 from xclip_module.reporting.ribbon import Ribbon, ribbon_csv, ribbon_figure

@@ -11,8 +11,7 @@ import numpy as np
 from xclip_module.config import DataConfig, EvalConfig
 from xclip_module.interface import Answer, Corpus, Curve, Moment
 from xclip_module.reporting.chart import csv_text
-from xclip_module.reporting.markdown import best_moments, markdown_report
-from xclip_module.reporting.page import MOST_CARDS, BestMoments, RankedVideo, html_report
+from xclip_module.reporting.page import MOST_CARDS, BestMoments, RankedVideo, best_moments, html_report, markdown_report
 from xclip_module.reporting.tables import has_truth
 from xclip_module.reporting.verdicts import beaten_controls
 from xclip_module.run.folder import Run

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from xclip_module.config import DataConfig, ModelConfig
-from xclip_module.evaluation.retrieval_scoring import facts_line, score_shared, two_stage
+from xclip_module.evaluation.retrieval_scoring import facts_line, score_matrix, two_stage
 from xclip_module.features.store import FeatureStore
 from xclip_module.interface import Embeddings
 from xclip_module.run.distributed import World
@@ -95,7 +95,7 @@ def matrix_of(
     """
     similarity = scorer.encoder.model.similarity
     if not keep:
-        return score_shared(text, video, similarity, world=world), None
+        return score_matrix(text, video, similarity, world=world), None
     staged = two_stage(text, video, similarity, keep=keep, world=world, seed=seed)
     facts, texts, videos = staged.facts, staged.facts.t2v, staged.facts.v2t
     log.info("%s", facts_line(facts))
