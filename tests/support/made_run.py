@@ -98,7 +98,7 @@ class Made:
     def write(self, scores, results, run, data=None):
         """All files of a run."""
         data = data or self.config.data
-        write(self.corpus, scores, results, run, data=data, judging=self.config.eval)
+        write(self.corpus, scores, results, run, data=data, evaluation=self.config.eval)
 
 
 def run_in(folder):
