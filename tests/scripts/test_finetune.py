@@ -19,7 +19,7 @@ from xclip_module.check import check_finetune, check_zeroshot
 from xclip_module.finetune import run as finetuning
 from xclip_module.models import load_checkpoint
 from xclip_module.models.demo_model import write_demo_model
-from xclip_module.training import checkpoint, step
+from xclip_module.training import checkpoint, grad_cache
 from xclip_module.training.grad_cache import backward
 
 ROOT = Path(__file__).parents[2]
@@ -76,7 +76,7 @@ def test_a_stop_loses_at_most_the_step_under_way(arguments, start, tmp_path, mon
         return backward(batch, *rest, **words)
 
     with monkeypatch.context() as patch:
-        patch.setattr(step, "backward", interrupted)
+        patch.setattr(grad_cache, "backward", interrupted)
         code, text = start(only_train, *arguments)
     assert code == 75
     assert "stopped by SIGHUP" in text
@@ -313,7 +313,7 @@ def test_a_shortage_of_memory_names_the_next_micro_batch(arguments, start, monke
     def short(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")
 
-    monkeypatch.setattr(step, "backward", short)
+    monkeypatch.setattr(grad_cache, "backward", short)
     code, text = start(only_train, *arguments, "--finetune.micro_batch_size=6")
     assert code == 6
     assert "try: --finetune.micro_batch_size=3 (the same run goes on with it)" in text
