@@ -3,6 +3,8 @@
 import itertools
 import json
 import os
+import subprocess
+import sys
 import tracemalloc
 from pathlib import Path
 
@@ -326,3 +328,11 @@ def test_chance_of_a_thousand_pairs_is_the_known_one():
     found = chance(np.arange(1000), 1000)
     assert list(found) == KEYS
     assert list(found.values()) == [0.001, 0.005, 0.01, 500.5, 500.5] * 2
+
+
+def test_reading_the_metrics_loads_neither_torch_nor_scikit_learn():
+    """A command that judges two files starts in a moment."""
+    heavy = "sorted({'torch', 'sklearn', 'matplotlib', 'pandas'} & set(sys.modules))"
+    code = f"import xclip_module.evaluation.retrieval, sys; print({heavy})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert done.stdout.strip() == b"[]"

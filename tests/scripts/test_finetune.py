@@ -243,6 +243,7 @@ def test_a_refused_start_leaves_the_status_of_the_run(arguments, start, tmp_path
         ["--finetune.optimizer=bertadam", "--finetune.freeze_layers=1", "--finetune.micro_batch_size=3"],
         ["--finetune.prompt_sets=class_names,templates", "--finetune.cache_fps=5", "--finetune.flip=0.5"],
         ["--finetune.export=fp16", "--finetune.activation_checkpointing=true", "--finetune.micro_batch_size=auto"],
+        ["--eval.background=ours", "--eval.prompt_sets=class_names"],
         ["--run.precision=bf16", "--finetune.drop_last=true", "--finetune.patience=1"],
     ],
     ids=lambda wishes: wishes[0].split("=")[1],

@@ -391,3 +391,13 @@ def test_a_track_that_these_queries_have_not_is_refused_before_any_video_is_read
     data = DataConfig(video="data/demo/videos/video07.mp4", queries="one sentence")
     with pytest.raises(ConfigError, match=r"these queries have similarity-only; try: --eval.track=similarity-only"):
         load(data, EvalConfig(track="+query-set"), head_path="")
+
+
+@pytest.mark.parametrize(("body", "code"), [("pass", 0), ("raise KeyError('x')", 1)])
+def test_a_stream_that_was_closed_before_the_start_changes_no_exit_code(tmp_path, body, code):
+    """As with `2>&-`, and no two files share its number: status and log are whole."""
+    done = script(tmp_path, body, preexec_fn=lambda: os.close(2))
+    done.communicate(timeout=60)
+    assert done.returncode == code
+    assert json.loads((tmp_path / "runs" / "x" / "status.json").read_text())["exit_code"] == code
+    assert "run folder" in (tmp_path / "runs" / "x" / "log.txt").read_text()

@@ -66,6 +66,7 @@ def _launch(main: Main, script: str, arguments: Sequence[str], check: Main | Non
         if check and checks:
             main, resumes = functools.partial(check, is_deep="--check=deep" in checks), False
             config, name = schema.override(config, {"run.name": ""}), f"check_{name}"
+        _open_streams()
         signals.catch()
         _make_deterministic(config.run.deterministic)
         world = distributed.start(config.run.device)
@@ -78,6 +79,12 @@ def _launch(main: Main, script: str, arguments: Sequence[str], check: Main | Non
         distributed.stop(world)
     except BaseException as error:
         _end(error, None, world)
+
+
+def _open_streams() -> None:
+    """Gives a stream that was closed before the start (`2>&-`) somewhere to write to: it is None here."""
+    sys.stdout = sys.stdout or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - as long as the process
+    sys.stderr = sys.stderr or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
 
 
 def _make_deterministic(is_asked: bool) -> None:

@@ -61,7 +61,7 @@ def score(
     ordered = [curves[video.id] for video in videos if video.id in curves]
     # "" are the queries' own sentences; a prompt set may be called anything else.
     names = [name for name in scorer.rows if name != BACKGROUND]
-    groups = {name: [_of_group(curve, scorer.rows, name) for curve in ordered] for name in names}
+    groups = {name: [of_group(curve, scorer.rows, name) for curve in ordered] for name in names}
     return LocalisationScores(groups.pop(""), groups, skipped, temporal=groups.pop(TEMPORAL, None))
 
 
@@ -109,7 +109,7 @@ def _warn_of_gaps(corpus: Corpus, videos: Sequence[Video]) -> None:
             log.warning("scored without %s labels, there is no such file: %s", kind, ", ".join(lacking))
 
 
-def _of_group(curve: Curve, rows: Mapping[str, slice], name: str) -> Curve:
+def of_group(curve: Curve, rows: Mapping[str, slice], name: str) -> Curve:
     """The curve of one group of sentences, with the background's as one row."""
     if BACKGROUND not in rows:
         return curve._replace(scores=curve.scores[rows[name]])

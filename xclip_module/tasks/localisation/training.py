@@ -20,7 +20,7 @@ from xclip_module.tasks.encode import reading_of
 from xclip_module.tasks.localisation import scorers
 from xclip_module.tasks.localisation.judge import Judge
 from xclip_module.tasks.localisation.load import LocalisationData
-from xclip_module.tasks.localisation.score import curve_of
+from xclip_module.tasks.localisation.score import curve_of, of_group
 from xclip_module.tasks.localisation.windows import WindowEncoder, sampling_of
 from xclip_module.tasks.training_data import TrainingData, Validation
 from xclip_module.tasks.weights import AS_CONFIGURED, tokenise
@@ -107,7 +107,8 @@ class _WindowMeasure:
         encode = self.encoder.encode(frames_per_forward=self.frames_per_forward, device=world.device)
         encoded = encode(batches_of(pictures, self.frames_per_forward), len(pictures), duration, video.id)
         stored = {**encoded, "duration": arrays["duration"], "frames": arrays["frames"]}
-        return curve_of(video.id, stored, scorer, world.device)
+        # The queries' own rows, against the background where one is asked for.
+        return of_group(curve_of(video.id, stored, scorer, world.device), scorer.rows, "")
 
 
 def _truth_digest(corpus: Corpus, videos: Sequence[Video]) -> str:
