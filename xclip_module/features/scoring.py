@@ -12,7 +12,7 @@ from torch import Tensor
 from xclip_module.errors import NonFiniteError
 from xclip_module.interface import Embeddings, VideoTextModel
 
-FRAME, WINDOW, TEMPORAL, VIDEO = "frame", "window", "temporal", "video"
+FRAME, WINDOW, HEADER, VIDEO = "frame", "window", "temporal", "video"
 _CLIPS_PER_PASS = 512  # so that memory does not grow with the video
 
 
@@ -48,7 +48,7 @@ def known_features(model: VideoTextModel) -> tuple[str, ...]:
     """What of this model's features a probe can see, the usual one first."""
     if not model.reuses_frames:
         return (VIDEO,)
-    return (WINDOW, FRAME, TEMPORAL) if model.has_header else (WINDOW, FRAME)
+    return (WINDOW, FRAME, HEADER) if model.has_header else (WINDOW, FRAME)
 
 
 @torch.inference_mode()
@@ -77,7 +77,7 @@ def window_features(
         if kind == FRAME:
             part = part[:, part.shape[1] // 2, None]
         frames = _on_device(stored["features"][part], device)  # [m, F, D]
-        parts.append(_clips_of_frames(frames, model).pooled if kind == TEMPORAL else _unit(frames).mean(dim=1))
+        parts.append(_clips_of_frames(frames, model).pooled if kind == HEADER else _unit(frames).mean(dim=1))
     features = torch.cat(parts)
     if not torch.isfinite(features).all():
         count = f"NaN or infinity in {int((~torch.isfinite(features)).any(dim=1).sum())} of {len(features)} windows"

@@ -21,8 +21,8 @@ from xclip_module.models.similarity import CrossEncoder
 from xclip_module.models.spec import CLIP4CLIP, MMACTION2, Tower, TwoTowerSpec
 from xclip_module.models.temporal import TemporalTransformer
 from xclip_module.models.two_tower import TwoTower
+from xclip_module.sections import AUTO
 
-AUTO = "auto"
 # What the released scripts use: --cross_num_hidden_layers.
 _HEADER_LAYERS = 4
 # What the microsoft/xclip-* checkpoints were trained with, according to their preprocessor files.

@@ -13,8 +13,7 @@ import torch
 from xclip_module.config import DataConfig, EvalConfig, ModelConfig
 from xclip_module.datasets.prompts import prompt_sets, read_background, read_prompts
 from xclip_module.errors import ConfigError, WeightsError
-from xclip_module.features.scoring import TEMPORAL as WITH_HEADER
-from xclip_module.features.scoring import known_features, score_stored, window_features
+from xclip_module.features.scoring import HEADER, known_features, score_stored, window_features
 from xclip_module.interface import Corpus, Embeddings, Sampling, VideoTextModel
 from xclip_module.models.head import Head
 from xclip_module.models.tokenizer import Tokens
@@ -141,7 +140,7 @@ def with_sampling(data: DataConfig, head: Head) -> DataConfig:
 def source_of(model: VideoTextModel, sampling: Sampling, *, features: str, crop: str) -> dict[str, Any]:
     """All that a head's features depend on, but the video and the rounding of the precision."""
     # Only the temporal header's output depends on weights beyond those that stored features depend on.
-    is_whole = features == WITH_HEADER
+    is_whole = features == HEADER
     return {
         "features": features,
         "weights": model.digest() if is_whole else model.stored_digest(),
