@@ -23,17 +23,10 @@ from xclip_module.models.ms_xclip import MicrosoftXClip
 from xclip_module.models.similarity import MultiGrained
 from xclip_module.run.distributed import World
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
 ALONE = World(0, 1, CPU)
 WIDTH, WORDS, FRAMES = 64, 10, 5
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def build(family):

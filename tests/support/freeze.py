@@ -290,12 +290,12 @@ _RULES = [
 
 
 def _entries(folder: Path, work: Path, commit: str) -> dict[str, dict[str, Any]]:
-    known = {str(work): "<work>", commit: "<commit>", commit[:12]: "<commit>"}
+    marks = {str(work): "<work>", commit: "<commit>", commit[:12]: "<commit>"}
     files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    return {_plain(path.relative_to(folder).as_posix()): _entry(path, known) for path in files}
+    return {_plain(path.relative_to(folder).as_posix()): _entry(path, marks) for path in files}
 
 
-def _entry(path: Path, placeholders: Mapping[str, str]) -> dict[str, Any]:
+def _entry(path: Path, marks: Mapping[str, str]) -> dict[str, Any]:
     if path.suffix == ".pt":
         import torch  # comparing needs none
 
@@ -303,8 +303,8 @@ def _entry(path: Path, placeholders: Mapping[str, str]) -> dict[str, Any]:
     if not path.name.endswith(_LINES):
         return {"sha256": _digest(path)}
     text = path.read_text(encoding="utf-8", errors="backslashreplace")
-    for known, placeholder in placeholders.items():
-        text = text.replace(known, placeholder)
+    for place, mark in marks.items():
+        text = text.replace(place, mark)
     if path.suffix == ".sha256":  # of a checkpoint, which holds times
         text = re.sub(r"\b[0-9a-f]{64}\b", "<sha256>", text)
     lines = map(_plain, text.split("\n"))

@@ -32,13 +32,8 @@ def keep_double(tensor):
 
 
 @pytest.fixture(autouse=True)
-def double(monkeypatch):
+def double(monkeypatch, one_thread):
     monkeypatch.setattr(torch.Tensor, "float", keep_double)
-    threads = torch.get_num_threads()
-    # Tiny tensors gain nothing from threads, and wait for them where the cores are busy.
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def build(family):

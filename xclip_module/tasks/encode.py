@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from xclip_module.config import DataConfig
+from xclip_module.config import DataConfig, FinetuneConfig
 from xclip_module.errors import DataError
 from xclip_module.features.encoding import encode_frames
 from xclip_module.features.store import FeatureStore
@@ -55,6 +55,11 @@ def reading_of(data: DataConfig, *, fps: float, size: int, batch: int) -> Readin
 def feature_store(data: DataConfig, *, root: str) -> FeatureStore:
     """The configured store of features; root: the folder of all runs."""
     return FeatureStore(Path(data.features or Path(root) / "features"))
+
+
+def frame_store(section: FinetuneConfig, *, root: str) -> FeatureStore:
+    """The configured store of training and validation frames; root: the folder of all runs."""
+    return FeatureStore(Path(section.cache or Path(root) / "frames"))
 
 
 def stored_key(model: VideoTextModel, chosen: str) -> dict[str, Any]:

@@ -9,14 +9,13 @@ from pathlib import Path
 
 from xclip_module.config import Config, EvalConfig, FinetuneConfig
 from xclip_module.features.frame_cache import stored_side
-from xclip_module.features.store import FeatureStore
 from xclip_module.features.stored_frames import FrameStorage, batches_of, make_grid
 from xclip_module.features.video_pass import Arrays
 from xclip_module.interface import Corpus, Curve, Video, VideoTextModel
 from xclip_module.run import distributed, precision
 from xclip_module.run.distributed import World
 from xclip_module.run.folder import Run
-from xclip_module.tasks.encode import reading_of
+from xclip_module.tasks.encode import frame_store, reading_of
 from xclip_module.tasks.localisation import scorers
 from xclip_module.tasks.localisation.judge import Judge
 from xclip_module.tasks.localisation.load import LocalisationData
@@ -37,7 +36,7 @@ def training_data(config: Config, loaded: LocalisationData, model: VideoTextMode
     sampling = sampling_of(data, model, weights=config.model.weights)
     stride = section.clip_stride_seconds or sampling.stride_seconds
     clips = training_set(corpus, texts=_texts(section, corpus), use_tools=section.use_tools, clip_stride_seconds=stride)
-    store = FeatureStore(Path(section.cache or Path(config.run.root, "frames")))
+    store = frame_store(section, root=config.run.root)
     batch = config.model.frames_per_forward
     grid, side = make_grid(sampling, section.cache_fps), stored_side(model.picture.size, crop_scale=section.crop_scale)
     # Validation reads what scoring reads, so that its numbers are those of run_zeroshot with these weights.

@@ -4,19 +4,18 @@ import dataclasses
 import logging
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
 from xclip_module.config import Config
 from xclip_module.datasets.retrieval.benchmarks import RetrievalSplit, find_benchmark
 from xclip_module.evaluation import retrieval
 from xclip_module.features.frame_cache import stored_side
-from xclip_module.features.store import FeatureStore
 from xclip_module.features.stored_frames import FrameStorage, batches_of
 from xclip_module.features.video_pass import Arrays
 from xclip_module.interface import Video, VideoTextModel
 from xclip_module.run import distributed, precision
 from xclip_module.run.distributed import World
 from xclip_module.run.folder import Run
+from xclip_module.tasks.encode import frame_store
 from xclip_module.tasks.retrieval.clips import ChosenGrid, ClipEncoder, choose_frames
 from xclip_module.tasks.retrieval.load import Galleries, scored_splits, validated_split, videos_of
 from xclip_module.tasks.retrieval.score import PairScorer, matrix_of, reading_for
@@ -44,7 +43,7 @@ def training_data(config: Config, galleries: Galleries, model: VideoTextModel, w
     scorer = PairScorer(encoder, config.model, False, AS_CONFIGURED)
     # The evaluation's own reading, so that validation sees exactly the pixels that scoring would decode.
     reading = reading_for(scorer, data)
-    store = FeatureStore(Path(section.cache or Path(config.run.root, "frames")))
+    store = frame_store(section, root=config.run.root)
     place = FrameStorage(store, reading, world, data.skip_unreadable)
     side = stored_side(model.picture.size, crop_scale=section.crop_scale)
     measure = _PairMeasure(scorer, validated, config.eval.two_stage, config.run.seed, config.eval.v2t)
